@@ -1,0 +1,1 @@
+"""Shoal: one address for a sharded, self-healing Redis."""
