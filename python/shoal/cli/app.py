@@ -7,9 +7,8 @@ a ShoalError, and add it to COMMANDS, in the order of the help.
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated
 
-import click
 import typer
 
 from shoal.cli import check, init, key
@@ -22,12 +21,13 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "key": key.command,
 }
 
+BAD_INPUT = 2
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="shoal",
     help="One address for a sharded, self-healing Redis.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -45,26 +45,31 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """One address for a sharded, self-healing Redis."""
+    if context.invoked_subcommand is None:
+        Printer().talk(context.get_help())
+        raise typer.Exit(BAD_INPUT)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give its exit status; errors are already printed."""
     printer = Printer()
     try:
-        status: Any = app(args=arguments, prog_name="shoal", standalone_mode=False)
+        status = app(args=arguments, prog_name="shoal", standalone_mode=False)
     except ShoalError as error:
         printer.error(error)
         return error.exit_code
-    except click.UsageError as error:
-        hint = f"{error.ctx.command_path} --help" if error.ctx else "shoal --help"
-        printer.error(ShoalError(error.format_message(), hint=hint))
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "shoal"
+        printer.error(ShoalError(error.format_message(), hint=f"{command} --help"))
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except typer.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 
