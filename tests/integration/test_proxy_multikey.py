@@ -1,0 +1,144 @@
+"""Commands with several keys: split over shards and coalesced, or refused, never silently wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.integration.wire import Wire, WireError, command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.plane_host import PlaneHost
+
+KEYS = [b"", b"a", b"key:1", b"key:2", b"key:3", b"key:4", b"{user}:1", b"{user}:2", b"{}", b"\xff\x00\r\n", b"x" * 300]
+keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=8)
+values = st.binary(max_size=40)
+operations = st.one_of(
+    st.tuples(st.sampled_from([b"MGET", b"DEL", b"UNLINK", b"TOUCH", b"EXISTS"]), keys),
+    st.tuples(st.just(b"MSET"), st.lists(st.tuples(st.sampled_from(KEYS), values), min_size=1, max_size=8)),
+    st.tuples(st.just(b"GET"), st.sampled_from(KEYS).map(lambda key: [key])),
+)
+
+
+class Model:
+    """What one Redis with all the keys would answer."""
+
+    def __init__(self) -> None:
+        self.data: dict[bytes, bytes] = {}
+
+    def call(self, name: bytes, arguments: list[Any]) -> object:
+        if name == b"MSET":
+            self.data.update(arguments)
+            return "OK"
+        if name == b"GET":
+            return self.data.get(arguments[0])
+        if name == b"MGET":
+            return [self.data.get(key) for key in arguments]
+        if name in {b"EXISTS", b"TOUCH"}:
+            return sum(key in self.data for key in arguments)
+        return sum(self.data.pop(key, None) is not None for key in dict.fromkeys(arguments))
+
+
+def frame(name: bytes, arguments: list[Any]) -> bytes:
+    flat = [part for pair in arguments for part in pair] if name == b"MSET" else arguments
+    return command(name, *flat)
+
+
+@pytest.mark.timeout(120)
+@settings(max_examples=80, deadline=None)
+@given(batch=st.lists(operations, min_size=1, max_size=30), together=st.booleans())
+def test_split_commands_answer_as_one_redis_would(shared_proxy: PlaneHost, batch: list[Any], together: bool) -> None:
+    for server in shared_proxy.servers.values():
+        with contextlib.closing(server.client()) as direct:
+            direct.flushall()
+    model = Model()
+    expected = [model.call(name, arguments) for name, arguments in batch]
+    with Wire(shared_proxy.address) as wire:
+        if together:
+            wire.send(b"".join(frame(name, arguments) for name, arguments in batch))
+            replies = [wire.reply() for _ in batch]
+        else:
+            replies = []
+            for name, arguments in batch:
+                wire.send(frame(name, arguments))
+                replies.append(wire.reply())
+    assert replies == expected
+
+
+@pytest.fixture
+def apart(proxy: PlaneHost) -> tuple[str, str]:
+    """Two keys on different shards, found by asking the servers where they went."""
+    with contextlib.ExitStack() as stack:
+        wire = stack.enter_context(Wire(proxy.address))
+        directs: list[Any] = [stack.enter_context(server.client()) for server in proxy.servers.values()]
+
+        def home(key: str) -> int:
+            wire.call("SET", key, "1")
+            return next(place for place, direct in enumerate(directs) if direct.exists(key))
+
+        first = home("k0")
+        other = next(f"k{number}" for number in range(1, 100) if home(f"k{number}") != first)
+        wire.call("DEL", *(f"k{number}" for number in range(100)))
+    return "k0", other
+
+
+REFUSED_APART = {
+    "RENAME": lambda a, b: ("RENAME", a, b),
+    "MSETNX": lambda a, b: ("MSETNX", a, "1", b, "2"),
+    "SUNION": lambda a, b: ("SUNION", a, b),
+    "SINTERSTORE": lambda a, b: ("SINTERSTORE", a, b),
+    "ZUNION": lambda a, b: ("ZUNION", "2", a, b),
+    "ZUNIONSTORE": lambda a, b: ("ZUNIONSTORE", a, "1", b),
+    "LMOVE": lambda a, b: ("LMOVE", a, b, "LEFT", "RIGHT"),
+    "COPY": lambda a, b: ("COPY", a, b),
+    "PFCOUNT": lambda a, b: ("PFCOUNT", a, b),
+    "BITOP": lambda a, b: ("BITOP", "AND", a, b),
+}
+
+
+@pytest.mark.parametrize("build", REFUSED_APART.values(), ids=REFUSED_APART)
+def test_keys_on_two_shards_are_refused_when_no_split_is_right(
+    proxy: PlaneHost, apart: tuple[str, str], build: Callable[[str, str], tuple[str, ...]]
+) -> None:
+    with Wire(proxy.address) as wire:
+        answer = wire.call(*build(*apart))
+        assert isinstance(answer, WireError)
+        assert answer.code == "CROSSSLOT"
+        together = wire.call(*build("{same}1", "{same}2"))
+        assert not (isinstance(together, WireError) and together.code == "CROSSSLOT")
+        assert wire.call("PING") == "PONG"
+
+
+def test_a_hash_tag_keeps_keys_together(proxy: PlaneHost) -> None:
+    with Wire(proxy.address) as wire:
+        assert wire.call("SADD", "{team}:a", "x", "y") == 2
+        assert wire.call("SADD", "{team}:b", "y", "z") == 2
+        assert wire.call("SINTER", "{team}:a", "{team}:b") == [b"y"]
+
+
+def test_an_error_of_one_shard_is_the_answer_of_the_whole(proxy: PlaneHost) -> None:
+    shard = proxy.servers["a"]
+    with shard.client() as direct, Wire(proxy.address) as wire:
+        direct.config_set("maxmemory", "1")
+        try:
+            pairs = [part for number in range(30) for part in (f"key:{number}", "v")]
+            answer = wire.call("MSET", *pairs)
+            assert isinstance(answer, WireError)
+            assert wire.call("PING") == "PONG"
+        finally:
+            direct.config_set("maxmemory", "0")
+
+
+def test_wrong_number_of_arguments_is_an_error_and_nothing_more(proxy: PlaneHost) -> None:
+    with Wire(proxy.address) as wire:
+        for request in [("MSET", "a"), ("MSET", "a", "1", "b"), ("MGET",), ("DEL",), ("GET",), ("SET", "a")]:
+            answer = wire.call(*request)
+            assert isinstance(answer, WireError)
+            assert "wrong number of arguments" in answer
+        assert wire.call("PING") == "PONG"

@@ -1,0 +1,78 @@
+"""A raw RESP2 client for tests that care about bytes: what is sent, what comes back, and when the line closes."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Self
+
+
+def command(*arguments: bytes | str) -> bytes:
+    """One request as its multibulk frame."""
+    parts = [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
+    return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+class Wire:
+    """One connection. Errors come back as `WireError`, not raised: the test compares them."""
+
+    def __init__(self, address: tuple[str, int], timeout: float = 10.0) -> None:
+        self.socket = socket.create_connection(address, timeout=timeout)
+        self.stream = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.stream.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def call(self, *arguments: bytes | str) -> Any:
+        self.send(command(*arguments))
+        return self.reply()
+
+    def reply(self) -> Any:
+        """The next reply; `EOFError` when the other side has closed."""
+        line = self.stream.readline()
+        if not line.endswith(b"\r\n"):
+            raise EOFError(line)
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            return WireError(rest.decode())
+        if kind == b"+":
+            return rest.decode()
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return self._bulk(int(rest))
+        assert kind == b"*", f"not RESP2: {line!r}"
+        return None if rest == b"-1" else [self.reply() for _ in range(int(rest))]
+
+    def _bulk(self, length: int) -> bytes | None:
+        if length < 0:
+            return None
+        data = self.stream.read(length + 2)
+        assert data.endswith(b"\r\n")
+        return data[:-2]
+
+    def closed_by_peer(self) -> bool:
+        """Whether nothing but the end of the stream follows."""
+        try:
+            return self.stream.read(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+class WireError(str):
+    """An error reply's text, without the leading minus."""
+
+    __slots__ = ()
+
+    @property
+    def code(self) -> str:
+        return self.split(" ", 1)[0]
