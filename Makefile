@@ -84,7 +84,7 @@ format: setup ## let ruff and rustfmt write the layout
 
 .PHONY: bench
 bench: setup packages ## proxy against Twemproxy, side by side: minutes, and an otherwise idle machine
-	$(BIN)/python bench/throughput.py
+	$(BIN)/python -m bench.throughput --json bench/results/throughput.json
 
 .PHONY: clean
 clean: ## remove what was built (.venv, target, caches)
