@@ -107,8 +107,8 @@ def run_load(port: int, load: Load) -> dict[str, str]:
         sys.exit("no redis-benchmark: apt-get install redis-tools")
     run = subprocess.run(
         [
-            program, "-h", LOOPBACK, "-p", str(port), "-t", load.test, "-n", str(load.requests), "-r", "100000", "--csv",
-            "-c", str(load.clients), "-P", str(load.pipeline), "-d", str(load.size),
+            program, "-h", LOOPBACK, "-p", str(port), "-t", load.test, "-n", str(load.requests),
+            "-c", str(load.clients), "-P", str(load.pipeline), "-d", str(load.size), "-r", "100000", "--csv",
         ],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from shoal.plane import Plane, PoolSpec, Route, ShardSpec
+
 from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED = 2**63 - 1
