@@ -1,17 +1,26 @@
-//! Every command that a client may send: how its keys are found and what the proxy does with it.
+//! Every command that a client may send: its arity, its keys, and what the proxy does with it.
+//!
+//! Owns the one table of commands ([`COMMANDS`], rows in `command/table.rs`), the search in it, and
+//! the finding of keys (`command/keys.rs`). The rules it keeps: a command that is not in the table
+//! is unknown, one that cannot be answered right across shards is refused with its reason, and keys
+//! are found exactly as the server finds them, so that nothing is sent to a shard that does not own
+//! it. `worker` looks commands up, `route` asks for keys, the bindings show the table to Python,
+//! where `tests/compat/test_command_table.py` holds it against the real servers.
 
+mod keys;
 mod table;
 
+pub use keys::{CountErrors, KeyError, Keys};
 pub use table::COMMANDS;
 
-use crate::resp::Span;
+use std::fmt;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command {
     /// Lower case, as in Redis's own error messages.
     pub name: &'static str,
-    /// Number of arguments with the name; negative: at least so many.
+    /// Number of arguments with the name, as Redis states it; negative: at least so many.
     pub arity: i16,
     pub keys: Keys,
     pub access: Access,
@@ -19,35 +28,26 @@ pub struct Command {
     pub route: RouteKind,
 }
 
-/// Where a command's keys are; positions count the name as 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    None,
-    /// From `first` to `last` (negative: from the end, -1 is the last argument), every `step`-th.
-    Range {
-        first: i16,
-        last: i16,
-        step: i16,
-    },
-    /// The number of keys stands at `at`, the keys behind it; `also` is one more key (a destination).
-    Count {
-        at: u16,
-        also: Option<u16>,
-    },
-    /// The first half of what follows STREAMS.
-    Streams,
-}
-
+/// Whether a command may change data: writes need a lease, and one that was sent and not answered is
+/// in doubt. Scripts are writes unless their name ends in `_ro`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Read,
     Write,
 }
 
-/// Whether a command that was sent and not answered may be sent again.
+/// Whether a command that was sent and not answered may be sent again: only if a second run right
+/// behind the first leaves the same data (but for a time to live that starts anew) and gives the
+/// same reply. So DEL, SADD and HSET are unsafe: run twice, they say that there was nothing to do.
+/// Another client's write between the two runs is overwritten even by a safe one; who cannot have
+/// that never repeats a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
+    /// Every read, and few writes.
     Safe,
+    /// Safe without options, that is with as few arguments as the command takes: SET, whose NX, GET
+    /// and comparisons answer a second run otherwise than the first.
+    Bare,
     Unsafe,
 }
 
@@ -56,14 +56,15 @@ pub enum Repeat {
 pub enum RouteKind {
     /// To the shard of its keys, which must be one: else CROSSSLOT.
     Single,
-    /// Split by shard, the replies merged.
+    /// Cut by shard, the replies merged.
     Split(Merge),
     /// Answered by the proxy.
     Local(LocalCommand),
-    /// Refused; the text says why.
+    /// Refused; the text is a clause that says why.
     Unsupported(&'static str),
 }
 
+/// How the replies of a split command become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
     /// Elements in the order of the request's keys: MGET.
@@ -74,39 +75,18 @@ pub enum Merge {
     Ok,
 }
 
+/// A command that the proxy answers without asking a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalCommand {
-    Ping,
-    Echo,
-    Hello,
     Auth,
-    Select,
-    Quit,
     ClientCmd,
     Command,
+    Echo,
+    Hello,
+    Ping,
+    Quit,
     Reset,
-    ReadOnly,
-    ReadWrite,
-}
-
-/// Why the keys of a request cannot be found. `Display` is what Redis says after `-ERR `.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    #[error("value is not an integer or out of range")]
-    NotAnInteger,
-    #[error("numkeys should be greater than 0")]
-    NoKeys,
-    #[error("syntax error")]
-    Syntax,
-    #[error("{0}")]
-    Refused(&'static str),
-}
-
-/// The command called `name` in any case, or `None`.
-pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    COMMANDS
-        .iter()
-        .find(|c| c.name.as_bytes().eq_ignore_ascii_case(name))
+    Select,
 }
 
 impl Command {
@@ -120,36 +100,107 @@ impl Command {
         }
     }
 
-    /// The position of the only key of a command that has exactly one, at a fixed place; the fast path.
-    pub fn first_key(&self) -> Option<usize> {
-        match self.keys {
-            Keys::Range { first, last, .. } if first == last => usize::try_from(first).ok(),
-            _ => None,
+    /// Whether a request of this command with `argc` arguments may be sent twice; see [`Repeat`].
+    pub fn repeat_safe(&self, argc: usize) -> bool {
+        match self.repeat {
+            Repeat::Safe => true,
+            Repeat::Bare => argc == usize::from(self.arity.unsigned_abs()),
+            Repeat::Unsafe => false,
         }
     }
+}
 
-    /// Puts into `out` which of `args` (spans in `buf`, the name first) are keys, in their order.
-    pub fn key_positions(
-        &self,
-        buf: &[u8],
-        args: &[Span],
-        out: &mut Vec<u32>,
-    ) -> Result<(), KeyError> {
-        out.clear();
-        let _ = buf;
-        if let Keys::Range { first, last, step } = self.keys {
-            let argc = args.len() as i64;
-            let last = if last < 0 {
-                argc + i64::from(last)
-            } else {
-                i64::from(last)
-            };
-            let mut at = i64::from(first);
-            while at <= last {
-                out.push(at as u32);
-                at += i64::from(step);
-            }
+/// The command called `name` in any case; `None` if there is no such command.
+pub fn lookup(name: &[u8]) -> Option<&'static Command> {
+    let mut slot = slot_of(name);
+    loop {
+        let command = COMMANDS.get(usize::from(INDEX[slot]))?;
+        if command.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(command);
         }
-        Ok(())
+        slot = (slot + 1) % SLOTS;
+    }
+}
+
+/// Whether a request's first word shows that the peer speaks HTTP: a web page that makes a browser
+/// post to the proxy. Redis closes such a connection at once, before a body can carry commands.
+pub fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
+/// Four times the number of commands, so that nearly every search ends in the first slot.
+const SLOTS: usize = 1024;
+const EMPTY: u16 = u16::MAX;
+
+/// Positions in [`COMMANDS`], open addressing: a name is in its own slot or in the next ones before
+/// an empty one.
+static INDEX: [u16; SLOTS] = {
+    let mut index = [EMPTY; SLOTS];
+    let mut at = 0;
+    while at < COMMANDS.len() {
+        let mut slot = slot_of(COMMANDS[at].name.as_bytes());
+        while index[slot] != EMPTY {
+            slot = (slot + 1) % SLOTS;
+        }
+        index[slot] = at as u16;
+        at += 1;
+    }
+    index
+};
+
+/// A hash of the first and the last bytes and the length, the same in upper and lower case.
+const fn slot_of(name: &[u8]) -> usize {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    const LOWER_CASE: u64 = 0x2020_2020_2020_2020;
+    let (head, tail) = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            (Some(head), Some(tail)) => (
+                u32::from_le_bytes(*head) as u64,
+                u32::from_le_bytes(*tail) as u64,
+            ),
+            _ => match *name {
+                [] => (0, 0),
+                [a] => (a as u64, 0),
+                [a, b] => (u16::from_le_bytes([a, b]) as u64, 0),
+                [a, b, c, ..] => (u32::from_le_bytes([a, b, c, 0]) as u64, 0),
+            },
+        },
+    };
+    let mixed = ((head | LOWER_CASE) ^ (tail | LOWER_CASE).rotate_left(29) ^ name.len() as u64)
+        .wrapping_mul(MIX);
+    (mixed >> (u64::BITS - SLOTS.trailing_zeros())) as usize
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
+impl fmt::Display for Repeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safe => "safe",
+            Self::Bare => "bare",
+            Self::Unsafe => "unsafe",
+        })
+    }
+}
+
+/// `single`, `split array`, `local`, `unsupported: <why>`.
+impl fmt::Display for RouteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Single => f.write_str("single"),
+            Self::Split(Merge::Array) => f.write_str("split array"),
+            Self::Split(Merge::Sum) => f.write_str("split sum"),
+            Self::Split(Merge::Ok) => f.write_str("split ok"),
+            Self::Local(_) => f.write_str("local"),
+            Self::Unsupported(why) => write!(f, "unsupported: {why}"),
+        }
     }
 }

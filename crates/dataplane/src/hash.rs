@@ -303,7 +303,7 @@ fn add_block(state: &mut [u32; 3], block: &[u8]) {
 }
 
 fn jenkins_mix([a, b, c]: &mut [u32; 3]) {
-    let mut step = |x: &mut u32, y: &mut u32, z: &mut u32, turn: u32| {
+    let step = |x: &mut u32, y: &mut u32, z: &mut u32, turn: u32| {
         *x = x.wrapping_sub(*z) ^ z.rotate_left(turn);
         *z = z.wrapping_add(*y);
     };

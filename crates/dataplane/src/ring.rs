@@ -120,7 +120,7 @@ impl Ring {
                 }
             }
             Continuum::Modula(slots) => {
-                let count = slots.len() as i64;
+                let count = i64::try_from(slots.len()).unwrap_or(i64::MAX);
                 for (slot, &owner) in (0..).zip(slots) {
                     let one_more = i64::from(slot < HASHES % count);
                     owned[owner as usize] += HASHES / count + one_more;
