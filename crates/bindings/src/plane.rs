@@ -1,0 +1,98 @@
+//! The class `Plane`.
+
+use std::time::Duration;
+
+use dataplane::plane::{self as core, PoolStats, RouteSpec};
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::convert::{PoolSpec, RouteTuple, python_error, route};
+
+/// A running data plane; `shoal.plane.Plane` documents the methods.
+#[pyclass(frozen)]
+pub(crate) struct Plane(core::Plane);
+
+#[pymethods]
+impl Plane {
+    #[new]
+    fn new(pools: Vec<PoolSpec>, workers: usize) -> PyResult<Self> {
+        let configs = pools
+            .into_iter()
+            .map(PoolSpec::into_config)
+            .collect::<PyResult<_>>()?;
+        core::Plane::new(configs, workers)
+            .map(Self)
+            .map_err(python_error)
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.start()).map_err(python_error)
+    }
+
+    fn apply(&self, epoch: u64, routes: Vec<RouteTuple>) -> PyResult<()> {
+        let routes: Vec<RouteSpec> = routes.into_iter().map(route).collect();
+        self.0.apply(epoch, &routes).map_err(python_error)
+    }
+
+    fn acked_epoch(&self) -> u64 {
+        self.0.acked_epoch()
+    }
+
+    fn renew(&self, pool: &str, shard: &str, lease_until_ns: u64) -> PyResult<()> {
+        let index = self
+            .0
+            .shard_index(pool, shard)
+            .ok_or_else(|| PyKeyError::new_err(format!("{pool}/{shard}")))?;
+        self.0.renew(index, lease_until_ns).map_err(python_error)
+    }
+
+    fn worker_ages_ms(&self) -> Vec<f64> {
+        let ages = self.0.worker_ages();
+        ages.iter().map(|age| age.as_secs_f64() * 1e3).collect()
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let pools = PyDict::new(py);
+        for pool in self.0.stats() {
+            pools.set_item(&pool.name, pool_stats(py, &pool, self.0.workers())?)?;
+        }
+        let stats = PyDict::new(py);
+        stats.set_item("workers", self.0.workers())?;
+        stats.set_item("pools", pools)?;
+        Ok(stats)
+    }
+
+    fn stop(&self, py: Python<'_>, drain_ms: u64) -> bool {
+        py.detach(|| self.0.stop(Duration::from_millis(drain_ms)))
+    }
+}
+
+fn pool_stats<'py>(
+    py: Python<'py>,
+    pool: &PoolStats,
+    workers: usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    let entry = PyDict::new(py);
+    for (name, value) in pool.totals.named() {
+        entry.set_item(name, value)?;
+    }
+    let shards = PyDict::new(py);
+    for shard in &pool.shards {
+        let fields = PyDict::new(py);
+        for (name, value) in shard.totals.named() {
+            fields.set_item(name, value)?;
+        }
+        let all = workers as u64;
+        let serving = shard.totals.serving == all;
+        fields.set_item("connected", shard.totals.connected == all)?;
+        fields.set_item("serving", serving)?;
+        fields.set_item("state", if serving { "serving" } else { "holding" })?;
+        let endpoint = shard.endpoint.map(|endpoint| endpoint.to_string());
+        fields.set_item("endpoint", endpoint)?;
+        fields.set_item("last_error", &shard.last_error)?;
+        shards.set_item(&shard.name, fields)?;
+    }
+    entry.set_item("shards", shards)?;
+    Ok(entry)
+}

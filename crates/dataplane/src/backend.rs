@@ -1,0 +1,352 @@
+//! One connection to a master: a pipe of requests, and the owners of the replies to come.
+//!
+//! ```text
+//!  output   [ answered | written, unanswered | not written ]
+//!           consumed   ^ front of the FIFO   ^ written
+//! ```
+//! A request's bytes stay in `output` until its reply has come, so that a read can be sent again when
+//! the connection is lost, and so that what was never written is known exactly. Knows nothing of
+//! clients but their handles.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::TcpStream;
+
+use crate::buffer::ByteQueue;
+use crate::command::Access;
+use crate::inflight::{Owner, Pending};
+use crate::lane::{LaneKey, Protocol};
+use crate::reactor::{Handle, Interest};
+use crate::resp::ReplyScan;
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    Connecting,
+    /// Connected; AUTH, HELLO and SELECT are not all answered.
+    Greeting,
+    Ready,
+    /// Refused a request before executing it: takes nothing new, its replies are still read.
+    Retired,
+}
+
+/// How far a request had come when its connection was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// Not one complete frame of it left this process: it cannot have been executed.
+    Unwritten,
+    Written,
+}
+
+/// A reply whose front part has been passed on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream {
+    pub(crate) remaining: usize,
+}
+
+/// A connection to a master.
+pub(crate) struct Backend {
+    pub(crate) handle: Handle,
+    pub(crate) socket: TcpStream,
+    pub(crate) shard: usize,
+    pub(crate) lane: LaneKey,
+    pub(crate) phase: Phase,
+    /// When the phase began, milliseconds of the worker's clock.
+    pub(crate) since_ms: u32,
+    /// Is in the worker's list of backends to write to.
+    pub(crate) dirty: bool,
+    pub(crate) interest: Interest,
+    pub(crate) input: ByteQueue,
+    pub(crate) scan: ReplyScan,
+    pub(crate) stream: Option<Stream>,
+    /// A write has begun to leave and may not go on without a lease: nothing else can be sent.
+    pub(crate) stalled: bool,
+    /// Clients of whom a request was refused here.
+    pub(crate) refused: HashSet<Handle>,
+    output: ByteQueue,
+    written: usize,
+    /// Requests in `output` of which something is unwritten and which change data.
+    unwritten_writes: usize,
+    fifo: VecDeque<Pending>,
+    /// Entries at the front of the FIFO whose time is over.
+    expired: usize,
+}
+
+impl Backend {
+    pub(crate) fn new(
+        handle: Handle,
+        socket: TcpStream,
+        shard: usize,
+        lane: LaneKey,
+        now_ms: u32,
+    ) -> Self {
+        Self {
+            handle,
+            socket,
+            shard,
+            lane,
+            phase: Phase::Connecting,
+            since_ms: now_ms,
+            dirty: false,
+            interest: Interest::READ.and_write(true),
+            input: ByteQueue::default(),
+            scan: ReplyScan::default(),
+            stream: None,
+            stalled: false,
+            refused: HashSet::new(),
+            output: ByteQueue::default(),
+            written: 0,
+            unwritten_writes: 0,
+            fifo: VecDeque::new(),
+            expired: 0,
+        }
+    }
+
+    /// Queues what a new connection must say before it can be used; returns whether there is any.
+    pub(crate) fn greet(&mut self, password: Option<&str>, now_ms: u32) -> bool {
+        if let Some(password) = password {
+            self.say(&[b"AUTH", password.as_bytes()], now_ms);
+        }
+        if self.lane.protocol == Protocol::Resp3 {
+            self.say(&[b"HELLO", b"3"], now_ms);
+        }
+        if self.lane.database != 0 {
+            self.say(
+                &[b"SELECT", self.lane.database.to_string().as_bytes()],
+                now_ms,
+            );
+        }
+        !self.fifo.is_empty()
+    }
+
+    fn say(&mut self, args: &[&[u8]], now_ms: u32) {
+        let mut frame = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            frame.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            frame.extend_from_slice(arg);
+            frame.extend_from_slice(b"\r\n");
+        }
+        self.push(Owner::Handshake, Access::Read, &frame, now_ms);
+    }
+
+    /// Appends a request; it is written when the round ends.
+    pub(crate) fn push(&mut self, owner: Owner, access: Access, frame: &[u8], now_ms: u32) {
+        self.output.push(frame);
+        self.fifo.push_back(Pending {
+            owner,
+            bytes: frame.len() as u32,
+            access,
+            at_ms: now_ms,
+        });
+        self.unwritten_writes += usize::from(access == Access::Write);
+    }
+
+    pub(crate) fn unwritten(&self) -> &[u8] {
+        &self.output.filled()[self.written..]
+    }
+
+    pub(crate) fn has_unwritten_writes(&self) -> bool {
+        self.unwritten_writes > 0
+    }
+
+    /// Records that the kernel took `count` more bytes.
+    pub(crate) fn wrote(&mut self, count: usize) {
+        self.written += count;
+        if self.written == self.output.len() {
+            self.unwritten_writes = 0;
+        } else if self.unwritten_writes > 0 {
+            let mut end = 0;
+            self.unwritten_writes = 0;
+            for pending in &self.fifo {
+                end += pending.bytes as usize;
+                let unwritten = end > self.written && pending.access == Access::Write;
+                self.unwritten_writes += usize::from(unwritten);
+            }
+        }
+    }
+
+    /// The owner of the next reply.
+    pub(crate) fn front(&self) -> Option<&Pending> {
+        self.fifo.front()
+    }
+
+    /// The next reply is complete: removes its owner, and its request's bytes with it. `None` if no
+    /// reply is due, or if the reply came before its request was written.
+    pub(crate) fn pop(&mut self) -> Option<Pending> {
+        let bytes = self.fifo.front()?.bytes as usize;
+        if bytes > self.written {
+            return None;
+        }
+        self.output.consume(bytes);
+        self.written -= bytes;
+        self.expired = self.expired.saturating_sub(1);
+        self.fifo.pop_front()
+    }
+
+    /// The bytes of the front request, for sending it again.
+    pub(crate) fn front_bytes(&self) -> &[u8] {
+        let len = self.fifo.front().map_or(0, |front| front.bytes as usize);
+        &self.output.filled()[..len]
+    }
+
+    pub(crate) fn has_inflight(&self) -> bool {
+        !self.fifo.is_empty()
+    }
+
+    /// Takes the first request that has waited `timeout_ms` for its reply, which stays due and will
+    /// be discarded.
+    pub(crate) fn expire(&mut self, now_ms: u32, timeout_ms: u32) -> Option<Pending> {
+        while let Some(pending) = self.fifo.get_mut(self.expired) {
+            if now_ms.wrapping_sub(pending.at_ms) < timeout_ms {
+                return None;
+            }
+            self.expired += 1;
+            if matches!(pending.owner, Owner::Client { .. }) {
+                let expired = *pending;
+                pending.owner = Owner::Nobody;
+                return Some(expired);
+            }
+        }
+        None
+    }
+
+    /// Takes back the requests of which not one byte is written, with their bytes, oldest first.
+    pub(crate) fn take_unwritten(&mut self) -> Vec<(Pending, Box<[u8]>)> {
+        let mut start = 0;
+        let mut keep = self.fifo.len();
+        for (index, pending) in self.fifo.iter().enumerate() {
+            if start >= self.written {
+                keep = index;
+                break;
+            }
+            start += pending.bytes as usize;
+        }
+        if keep == self.fifo.len() {
+            return Vec::new();
+        }
+        let mut at = start;
+        let taken = self
+            .fifo
+            .drain(keep..)
+            .map(|pending| {
+                let end = at + pending.bytes as usize;
+                let bytes = self.output.filled()[at..end].into();
+                at = end;
+                (pending, bytes)
+            })
+            .collect();
+        self.output.truncate(start);
+        self.expired = self.expired.min(keep);
+        self.wrote(0);
+        taken
+    }
+
+    /// Everything that has no reply, with its bytes and how far it came, oldest first; the
+    /// connection is of no use afterwards.
+    pub(crate) fn dissolve(self) -> Vec<(Pending, Progress, Box<[u8]>)> {
+        let mut at = 0;
+        self.fifo
+            .iter()
+            .map(|pending| {
+                let end = at + pending.bytes as usize;
+                let progress = if end <= self.written {
+                    Progress::Written
+                } else {
+                    Progress::Unwritten
+                };
+                let bytes = self.output.filled()[at..end].into();
+                at = end;
+                (*pending, progress, bytes)
+            })
+            .collect()
+    }
+
+    /// What the socket should be watched for in this state.
+    pub(crate) fn wanted(&self, may_write: bool) -> Interest {
+        let write = self.phase == Phase::Connecting || may_write && !self.unwritten().is_empty();
+        Interest::READ.and_write(write)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::{Access, Backend, Handle, LaneKey, Owner, Progress};
+
+    fn backend() -> Backend {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener on loopback");
+        let address = listener.local_addr().expect("its address");
+        let socket = TcpStream::connect(address).expect("a connection to it");
+        let handle = Handle { index: 0, id: 0 };
+        Backend::new(handle, socket, 0, LaneKey::default(), 0)
+    }
+
+    fn owner(sequence: u32) -> Owner {
+        Owner::Client {
+            client: Handle { index: 7, id: 1 },
+            sequence,
+            part: super::super::inflight::WHOLE,
+        }
+    }
+
+    #[test]
+    fn a_request_half_written_cannot_have_been_executed() {
+        let mut backend = backend();
+        backend.push(owner(0), Access::Read, b"aaaa", 0);
+        backend.push(owner(1), Access::Write, b"bbbb", 0);
+        backend.push(owner(2), Access::Write, b"cccc", 0);
+        backend.wrote(6);
+        assert!(backend.has_unwritten_writes());
+        let fates: Vec<_> = backend
+            .dissolve()
+            .into_iter()
+            .map(|(_, progress, bytes)| (progress, bytes))
+            .collect();
+        assert_eq!(
+            fates,
+            [
+                (Progress::Written, b"aaaa"[..].into()),
+                (Progress::Unwritten, b"bbbb"[..].into()),
+                (Progress::Unwritten, b"cccc"[..].into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_requests_without_a_written_byte_are_taken_back() {
+        let mut backend = backend();
+        backend.push(owner(0), Access::Read, b"aaaa", 0);
+        backend.push(owner(1), Access::Write, b"bbbb", 0);
+        backend.push(owner(2), Access::Write, b"cccc", 0);
+        backend.wrote(6);
+        let taken = backend.take_unwritten();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].0.owner, owner(2));
+        assert_eq!(&*taken[0].1, b"cccc");
+        assert_eq!(backend.unwritten(), b"bb");
+        assert!(backend.has_unwritten_writes());
+        backend.wrote(2);
+        assert!(!backend.has_unwritten_writes());
+    }
+
+    #[test]
+    fn a_reply_before_its_request_was_written_is_refused() {
+        let mut backend = backend();
+        backend.push(owner(0), Access::Read, b"aaaa", 0);
+        assert!(backend.pop().is_none());
+        backend.wrote(4);
+        assert_eq!(backend.pop().map(|pending| pending.owner), Some(owner(0)));
+    }
+
+    #[test]
+    fn an_expired_request_keeps_its_place_and_is_taken_once() {
+        let mut backend = backend();
+        backend.push(owner(0), Access::Write, b"aaaa", 0);
+        backend.push(owner(1), Access::Write, b"bbbb", 60);
+        backend.wrote(8);
+        assert_eq!(backend.expire(100, 100).map(|p| p.owner), Some(owner(0)));
+        assert!(backend.expire(100, 100).is_none());
+        assert_eq!(backend.pop().map(|p| p.owner), Some(Owner::Nobody));
+        assert_eq!(backend.expire(160, 100).map(|p| p.owner), Some(owner(1)));
+    }
+}

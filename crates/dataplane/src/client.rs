@@ -1,0 +1,128 @@
+//! One connection to the proxy: what it has sent, what it waits for, what it is owed.
+//!
+//! Owns the order of a client's replies. Knows nothing of backends: the worker brings requests from
+//! here to there and replies back.
+
+use std::net::TcpStream;
+
+use crate::buffer::ByteQueue;
+use crate::inflight::{Slot, Slots};
+use crate::lane::LaneKey;
+use crate::reactor::{Handle, Interest};
+use crate::resp::RequestScan;
+use crate::snapshot::Nanos;
+
+/// Whether a client's next request may be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    Open,
+    /// Too much is unanswered or unread: opens again when at most this many requests are unanswered.
+    Full {
+        resume_at: usize,
+    },
+    /// Its next request is held because this shard cannot take it; `bytes` are what the hold counts.
+    Parked {
+        shard: usize,
+        bytes: usize,
+    },
+}
+
+/// A client.
+pub(crate) struct Client {
+    pub(crate) handle: Handle,
+    pub(crate) socket: TcpStream,
+    pub(crate) pool: u16,
+    /// Unique in the process: what CLIENT ID says.
+    pub(crate) number: u64,
+    /// Requests of this client that were taken and came back to be held.
+    pub(crate) held: u32,
+    pub(crate) authenticated: bool,
+    pub(crate) lane: LaneKey,
+    pub(crate) gate: Gate,
+    /// No more requests are taken; closed once all it is owed has been sent.
+    pub(crate) closing: bool,
+    /// Is in the worker's list of clients to write to.
+    pub(crate) dirty: bool,
+    /// Is in the worker's list of clients whose gate may open.
+    pub(crate) resuming: bool,
+    pub(crate) interest: Interest,
+    /// Since when the requests in `input` are held; 0 if they are not.
+    pub(crate) held_since: Nanos,
+    /// Received and not taken: an incomplete request, or what the gate keeps.
+    pub(crate) input: ByteQueue,
+    pub(crate) scan: RequestScan,
+    /// Bytes that `input` must have before the request at its front can be whole; 0 if unknown.
+    pub(crate) needed: usize,
+    pub(crate) slots: Slots,
+    /// Replies to be sent.
+    pub(crate) output: ByteQueue,
+    pub(crate) name: Option<Box<[u8]>>,
+}
+
+impl Client {
+    pub(crate) fn new(handle: Handle, socket: TcpStream, pool: u16, number: u64, authenticated: bool) -> Self {
+        Self {
+            handle,
+            socket,
+            pool,
+            number,
+            held: 0,
+            authenticated,
+            lane: LaneKey::default(),
+            gate: Gate::Open,
+            closing: false,
+            dirty: false,
+            resuming: false,
+            interest: Interest::READ,
+            held_since: 0,
+            input: ByteQueue::default(),
+            scan: RequestScan::default(),
+            needed: 0,
+            slots: Slots::default(),
+            output: ByteQueue::default(),
+            name: None,
+        }
+    }
+
+    /// Answers the newest request from here, behind whatever is still unanswered.
+    pub(crate) fn answer(&mut self, reply: &[u8]) {
+        if self.slots.is_empty() {
+            self.output.push(reply);
+        } else {
+            self.slots.push(Slot::Ready(reply.into()));
+        }
+    }
+
+    /// Answers request `sequence` with a whole reply.
+    pub(crate) fn deliver(&mut self, sequence: u32, reply: &[u8]) {
+        if self.slots.is_head(sequence) {
+            self.output.push(reply);
+            self.finish_head();
+        } else if let Some(slot) = self.slots.get_mut(sequence) {
+            *slot = Slot::Ready(reply.into());
+        }
+    }
+
+    /// The head has been answered into `output`: what is ready behind it follows.
+    pub(crate) fn finish_head(&mut self) {
+        self.slots.pop_head();
+        while let Some(reply) = self.slots.take_ready() {
+            self.output.push(&reply);
+        }
+    }
+
+    /// Nothing is unanswered and nothing is unsent.
+    pub(crate) fn idle(&self) -> bool {
+        self.slots.is_empty() && self.output.is_empty()
+    }
+
+    /// What the socket should be watched for in this state.
+    pub(crate) fn wanted(&self) -> Interest {
+        let read = match self.gate {
+            Gate::Open if !self.closing => Interest::READ,
+            Gate::Parked { .. } => Interest::PEER_CLOSED,
+            _ => Interest::NONE,
+        };
+        read.and_write(!self.output.is_empty())
+    }
+}

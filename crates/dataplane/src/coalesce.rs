@@ -1,0 +1,267 @@
+//! One request cut over several shards, and its answers made one again.
+//!
+//! MGET is put back in the order of its keys, counts are added up, MSET is `+OK`. What failed is said
+//! with the shard's name; a write that may be partly done is answered INDOUBT, never as if nothing had
+//! happened.
+
+use crate::command::Merge;
+use crate::resp::{self, ReplyScan, ReplyStatus};
+
+/// What became of a request or of one part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The shard's own reply, a whole frame.
+    Reply(Box<[u8]>),
+    /// Certainly not executed; the error line for it, without CRLF.
+    NotSent(String),
+    /// Sent, and its fate is not known.
+    Unknown,
+}
+
+/// One request that went to several shards.
+pub(crate) struct Split {
+    merge: Merge,
+    parts: Vec<Part>,
+    /// For each key of the request, the part that has it.
+    order: Box<[u16]>,
+    waiting: usize,
+}
+
+struct Part {
+    shard: usize,
+    outcome: Option<Outcome>,
+}
+
+impl Split {
+    pub(crate) fn new(merge: Merge, shards: &[usize], order: Box<[u16]>) -> Self {
+        Self {
+            merge,
+            parts: shards
+                .iter()
+                .map(|&shard| Part {
+                    shard,
+                    outcome: None,
+                })
+                .collect(),
+            order,
+            waiting: shards.len(),
+        }
+    }
+
+    /// Records what became of a part; true once all are known.
+    pub(crate) fn settle(&mut self, part: u16, outcome: Outcome) -> bool {
+        if let Some(part) = self.parts.get_mut(usize::from(part))
+            && part.outcome.replace(outcome).is_none()
+        {
+            self.waiting -= 1;
+        }
+        self.waiting == 0
+    }
+
+    /// The one answer; `write` says whether the request changes data.
+    pub(crate) fn answer<'n>(&self, write: bool, name: impl Fn(usize) -> &'n str) -> Vec<u8> {
+        if let Some(failure) = self.failure(write, &name) {
+            return failure;
+        }
+        let merged = match self.merge {
+            Merge::Ok => Some(b"+OK\r\n".to_vec()),
+            Merge::Sum => self.sum(),
+            Merge::Array => self.array(),
+        };
+        merged
+            .unwrap_or_else(|| b"-ERR a shard answered in a form that cannot be merged\r\n".to_vec())
+    }
+
+    fn failure<'n>(&self, write: bool, name: &impl Fn(usize) -> &'n str) -> Option<Vec<u8>> {
+        let failed = self.parts.iter().find(|part| !part.succeeded())?;
+        if write && self.parts.iter().any(|part| part.outcome == Some(Outcome::Unknown))
+            || write && self.partly_done() && matches!(failed.outcome, Some(Outcome::NotSent(_)))
+        {
+            let list: Vec<String> = self
+                .parts
+                .iter()
+                .map(|part| format!("\"{}\" ({})", name(part.shard), part.fate()))
+                .collect();
+            return Some(format!("-INDOUBT write to shards {}\r\n", list.join(", ")).into_bytes());
+        }
+        Some(match &failed.outcome {
+            Some(Outcome::NotSent(line)) => format!("{line}\r\n").into_bytes(),
+            Some(Outcome::Reply(line)) => self.server_error(line, failed, write, name),
+            Some(Outcome::Unknown) | None => format!(
+                "-ERR shard \"{}\" was lost before it answered\r\n",
+                name(failed.shard)
+            )
+            .into_bytes(),
+        })
+    }
+
+    /// The shard's own error with the shard's name, and which other shards did execute their part.
+    fn server_error<'n>(
+        &self,
+        line: &[u8],
+        failed: &Part,
+        write: bool,
+        name: &impl Fn(usize) -> &'n str,
+    ) -> Vec<u8> {
+        let mut error = line.strip_suffix(b"\r\n").unwrap_or(line).to_vec();
+        error.extend_from_slice(format!(" (shard \"{}\"", name(failed.shard)).as_bytes());
+        let done: Vec<String> = self
+            .parts
+            .iter()
+            .filter(|part| write && part.succeeded())
+            .map(|part| format!("\"{}\"", name(part.shard)))
+            .collect();
+        if !done.is_empty() {
+            error.extend_from_slice(format!("; done on {}", done.join(", ")).as_bytes());
+        }
+        error.extend_from_slice(b")\r\n");
+        error
+    }
+
+    fn partly_done(&self) -> bool {
+        self.parts.iter().any(Part::succeeded)
+    }
+
+    fn replies(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().filter_map(|part| match &part.outcome {
+            Some(Outcome::Reply(reply)) => Some(&**reply),
+            _ => None,
+        })
+    }
+
+    fn sum(&self) -> Option<Vec<u8>> {
+        let mut sum = 0_i64;
+        for reply in self.replies() {
+            sum += integer(reply, b':')?;
+        }
+        Some(format!(":{sum}\r\n").into_bytes())
+    }
+
+    fn array(&self) -> Option<Vec<u8>> {
+        let mut rest: Vec<&[u8]> = Vec::with_capacity(self.parts.len());
+        for reply in self.replies() {
+            integer(reply, b'*')?;
+            let head = memchr::memchr(b'\n', reply)? + 1;
+            rest.push(&reply[head..]);
+        }
+        let bytes: usize = rest.iter().map(|part| part.len()).sum();
+        let mut merged = Vec::with_capacity(bytes + 16);
+        merged.extend_from_slice(format!("*{}\r\n", self.order.len()).as_bytes());
+        for &part in &self.order {
+            let elements = rest.get_mut(usize::from(part))?;
+            let ReplyStatus::Complete { len } =
+                resp::scan_reply(elements, &mut ReplyScan::default()).ok()?
+            else {
+                return None;
+            };
+            merged.extend_from_slice(&elements[..len]);
+            *elements = &elements[len..];
+        }
+        rest.iter().all(|part| part.is_empty()).then_some(merged)
+    }
+}
+
+impl Part {
+    fn succeeded(&self) -> bool {
+        matches!(&self.outcome, Some(Outcome::Reply(reply)) if reply.first() != Some(&b'-'))
+    }
+
+    fn fate(&self) -> &'static str {
+        match &self.outcome {
+            Some(Outcome::Reply(reply)) if reply.first() == Some(&b'-') => "refused",
+            Some(Outcome::Reply(_)) => "done",
+            Some(Outcome::NotSent(_)) => "not sent",
+            Some(Outcome::Unknown) | None => "unknown",
+        }
+    }
+}
+
+/// The number of a header line such as `:12\r\n` or `*3\r\n...`.
+fn integer(reply: &[u8], kind: u8) -> Option<i64> {
+    let line = &reply[..memchr::memchr(b'\r', reply)?];
+    let (&first, digits) = line.split_first()?;
+    (first == kind)
+        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Merge, Outcome, Split};
+
+    fn name(shard: usize) -> &'static str {
+        ["a", "b", "c"][shard]
+    }
+
+    fn reply(bytes: &[u8]) -> Outcome {
+        Outcome::Reply(bytes.into())
+    }
+
+    fn two(merge: Merge, order: &[u16]) -> Split {
+        Split::new(merge, &[0, 1], order.into())
+    }
+
+    #[test]
+    fn mget_comes_back_in_the_order_of_its_keys() {
+        let mut split = two(Merge::Array, &[1, 0, 1]);
+        assert!(!split.settle(0, reply(b"*1\r\n$1\r\nx\r\n")));
+        assert!(split.settle(1, reply(b"*2\r\n$-1\r\n$2\r\nyy\r\n")));
+        assert_eq!(
+            split.answer(false, name),
+            b"*3\r\n$-1\r\n$1\r\nx\r\n$2\r\nyy\r\n"
+        );
+    }
+
+    #[test]
+    fn counts_are_added_up() {
+        let mut split = two(Merge::Sum, &[0, 1]);
+        split.settle(1, reply(b":2\r\n"));
+        split.settle(0, reply(b":40\r\n"));
+        assert_eq!(split.answer(true, name), b":42\r\n");
+    }
+
+    #[test]
+    fn a_write_that_may_be_partly_done_is_in_doubt() {
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, reply(b"+OK\r\n"));
+        split.settle(1, Outcome::Unknown);
+        assert_eq!(
+            split.answer(true, name),
+            b"-INDOUBT write to shards \"a\" (done), \"b\" (unknown)\r\n"
+        );
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, reply(b"+OK\r\n"));
+        split.settle(1, Outcome::NotSent("-MASTERDOWN x".into()));
+        assert_eq!(
+            split.answer(true, name),
+            b"-INDOUBT write to shards \"a\" (done), \"b\" (not sent)\r\n"
+        );
+    }
+
+    #[test]
+    fn a_write_that_went_nowhere_fails_cleanly() {
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, Outcome::NotSent("-MASTERDOWN x".into()));
+        split.settle(1, Outcome::NotSent("-MASTERDOWN y".into()));
+        assert_eq!(split.answer(true, name), b"-MASTERDOWN x\r\n");
+    }
+
+    #[test]
+    fn a_shards_own_error_is_passed_on_with_its_name() {
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, reply(b"+OK\r\n"));
+        split.settle(1, reply(b"-OOM no memory\r\n"));
+        assert_eq!(
+            split.answer(true, name),
+            b"-OOM no memory (shard \"b\"; done on \"a\")\r\n"
+        );
+    }
+
+    #[test]
+    fn a_part_with_the_wrong_number_of_elements_is_refused() {
+        let mut split = two(Merge::Array, &[0, 1]);
+        split.settle(0, reply(b"*2\r\n$1\r\nx\r\n$1\r\nx\r\n"));
+        split.settle(1, reply(b"*1\r\n$1\r\ny\r\n"));
+        assert!(split.answer(false, name).starts_with(b"-ERR"));
+    }
+}

@@ -1,0 +1,19 @@
+//! Which of a shard's connections a request goes on.
+//!
+//! Ordinary requests of all clients share one pipelined connection for each shard, worker, database
+//! and protocol: a reply then never needs translating, and SELECT is part of the connection.
+
+/// The protocol a client negotiated with HELLO.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Protocol {
+    #[default]
+    Resp2,
+    Resp3,
+}
+
+/// Names a shared connection of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LaneKey {
+    pub(crate) database: u16,
+    pub(crate) protocol: Protocol,
+}

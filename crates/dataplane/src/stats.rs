@@ -1,0 +1,131 @@
+//! What the workers count, and how it is read from outside.
+//!
+//! Every counter has one writer, its worker, and is read by the control plane; so an update is a
+//! plain load and store, without a locked instruction.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A number with one writer.
+#[derive(Default, Debug)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares the counters of a thing once: the fields, their sum over workers, and their names.
+macro_rules! counters {
+    ($(#[$meta:meta])* $name:ident, $totals:ident { $($(#[$doc:meta])* $field:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Default, Debug)]
+        pub(crate) struct $name { $($(#[$doc])* pub(crate) $field: Counter,)* }
+
+        $(#[$meta])*
+        #[derive(Default, Debug, Clone, PartialEq, Eq)]
+        pub struct $totals { $($(#[$doc])* pub $field: u64,)* }
+
+        impl $name {
+            /// Adds these counters to `totals`.
+            pub(crate) fn add_to(&self, totals: &mut $totals) {
+                $(totals.$field += self.$field.get();)*
+            }
+        }
+
+        impl $totals {
+            /// Each counter with its name.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// What happened on one shard.
+    ShardCounters, ShardTotals {
+        /// Requests written or queued for the shard's master.
+        requests,
+        request_bytes,
+        /// Replies delivered.
+        responses,
+        response_bytes,
+        /// Writes answered INDOUBT.
+        indoubt,
+        /// Requests answered MASTERDOWN.
+        masterdown,
+        /// Requests that waited for a master.
+        held,
+        /// Replies READONLY, LOADING and the like that no client was shown.
+        refusals,
+        /// Requests that the master did not answer in time.
+        timeouts,
+        /// Connections to the master that were lost or could not be made.
+        connection_errors,
+        /// Requests waiting for a master now.
+        held_requests,
+        /// Bytes they take now.
+        held_bytes,
+        /// Workers whose connection to the master is up now.
+        connected,
+        /// Workers that would send a write to the master now.
+        serving,
+    }
+}
+
+counters! {
+    /// What happened on the client side of one pool.
+    PoolCounters, PoolTotals {
+        /// Clients connected now.
+        clients,
+        accepted,
+        /// Connections refused because of `client_connections`.
+        refused,
+        /// Clients closed after a protocol error.
+        protocol_errors,
+        /// Clients closed because they did not read their replies.
+        overflowed,
+    }
+}
+
+/// All that one worker publishes.
+#[derive(Default)]
+pub(crate) struct WorkerStats {
+    pub(crate) shards: Vec<ShardCounters>,
+    pub(crate) pools: Vec<PoolCounters>,
+    /// The last connection error of each shard.
+    pub(crate) errors: Vec<Mutex<String>>,
+    /// The epoch of the snapshot in use.
+    pub(crate) epoch: Counter,
+    /// When the last round ended, nanoseconds of `CLOCK_BOOTTIME`.
+    pub(crate) last_round: Counter,
+    pub(crate) rounds: Counter,
+}
+
+impl WorkerStats {
+    pub(crate) fn new(shards: usize, pools: usize) -> Self {
+        Self {
+            shards: (0..shards).map(|_| ShardCounters::default()).collect(),
+            pools: (0..pools).map(|_| PoolCounters::default()).collect(),
+            errors: (0..shards).map(|_| Mutex::default()).collect(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn note_error(&self, shard: usize, error: &str) {
+        if let Ok(mut last) = self.errors[shard].lock() {
+            last.clear();
+            last.push_str(error);
+        }
+    }
+}

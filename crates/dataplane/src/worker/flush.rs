@@ -1,0 +1,132 @@
+//! Writes what a round has gathered: one write for each backend, then one for each client.
+//!
+//! The last look at the lease stands here, right before the bytes leave: a worker that was stopped
+//! between routing and writing sends no write to a master that may have been replaced meanwhile.
+
+use rustix::io::Errno;
+
+use super::Worker;
+use super::boot_nanos;
+use super::shard::Held;
+use crate::backend::Phase;
+use crate::command::Access;
+use crate::inflight::Owner;
+use crate::reactor::Handle;
+
+impl Worker {
+    pub(super) fn flush_backends(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty_backends);
+        for handle in dirty.drain(..) {
+            self.flush_backend(handle);
+        }
+        // Losing a backend may have made others dirty: they keep their place for the next round.
+        if self.dirty_backends.is_empty() {
+            self.dirty_backends = dirty;
+        }
+    }
+
+    fn flush_backend(&mut self, handle: Handle) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        backend.dirty = false;
+        if backend.phase == Phase::Connecting || backend.unwritten().is_empty() {
+            return self.watch_backend(handle);
+        }
+        if backend.has_unwritten_writes() && !self.may_write(handle) {
+            self.withhold(handle);
+        }
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        if backend.has_unwritten_writes() && backend.stalled || backend.unwritten().is_empty() {
+            return self.watch_backend(handle);
+        }
+        match rustix::io::write(&backend.socket, backend.unwritten()) {
+            Ok(count) => backend.wrote(count),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return self.lose_backend(handle, &format!("write: {error}")),
+        }
+        self.watch_backend(handle);
+    }
+
+    /// The lease of the backend's shard holds at this very moment.
+    fn may_write(&mut self, handle: Handle) -> bool {
+        let Some(backend) = self.backend(handle) else {
+            return false;
+        };
+        let shard = backend.shard;
+        let holds = boot_nanos() < self.snapshot.routes[shard].lease.until();
+        if let Some(backend) = self.backend(handle) {
+            backend.stalled = !holds;
+        }
+        if !holds {
+            self.shards[shard].leased = false;
+        }
+        holds
+    }
+
+    /// Takes the writes that have not begun to leave back and holds them; reads may go on.
+    fn withhold(&mut self, handle: Handle) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let (shard, lane) = (backend.shard, backend.lane);
+        let mut behind = Vec::new();
+        for (pending, frame) in backend.take_unwritten() {
+            let Owner::Client { client, .. } = pending.owner else {
+                continue;
+            };
+            let follows = behind.contains(&client);
+            if pending.access == Access::Read && !follows {
+                let millis = self.now.millis;
+                if let Some(backend) = self.backend(handle) {
+                    backend.push(pending.owner, pending.access, &frame, millis);
+                }
+                continue;
+            }
+            behind.push(client);
+            let held = Held {
+                owner: pending.owner,
+                access: pending.access,
+                lane,
+                since: self.now.nanos,
+                frame,
+            };
+            self.hold(shard, held);
+        }
+        if let Some(backend) = self.backend(handle) {
+            // What is left of a write has begun to leave: nothing may follow it until it may end.
+            backend.stalled = backend.has_unwritten_writes();
+        }
+    }
+
+    pub(super) fn flush_clients(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty_clients);
+        for handle in dirty.drain(..) {
+            self.flush_client(handle);
+        }
+        if self.dirty_clients.is_empty() {
+            self.dirty_clients = dirty;
+        }
+    }
+
+    fn flush_client(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        client.dirty = false;
+        if !client.output.is_empty() {
+            match rustix::io::write(&client.socket, client.output.filled()) {
+                Ok(count) => client.output.consume(count),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return self.close_client(handle),
+            }
+        }
+        if client.closing && client.idle() {
+            return self.close_client(handle);
+        }
+        self.watch_client(handle);
+        self.reconsider(handle);
+    }
+}

@@ -1,0 +1,315 @@
+//! What the proxy answers itself: the commands about the connection, not about data.
+
+use super::Worker;
+use super::requests::{Request, Step};
+use crate::client::Gate;
+use crate::command::LocalCommand;
+use crate::lane::{LaneKey, Protocol};
+use crate::reactor::Handle;
+use crate::snapshot::DATABASES;
+
+/// The level of Redis that clients are told to expect.
+const REDIS_VERSION: &str = "7.0.0";
+/// Longest name a client may give itself.
+const LONGEST_NAME: usize = 1024;
+
+const OK: &[u8] = b"+OK\r\n";
+const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+const WRONG_PASSWORD: &[u8] =
+    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for \
+the default user. Are you sure your configuration is correct?\r\n";
+
+impl Worker {
+    /// Answers a local command. Those that change how later requests are sent wait until all earlier
+    /// ones are answered, so that no request overtakes another by taking a different connection.
+    pub(super) fn local(
+        &mut self,
+        handle: Handle,
+        command: LocalCommand,
+        request: Request<'_>,
+    ) -> Step {
+        let changes_lane = matches!(
+            command,
+            LocalCommand::Hello | LocalCommand::Select | LocalCommand::Reset
+        );
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        if changes_lane && !client.slots.is_empty() {
+            client.gate = Gate::Full { resume_at: 0 };
+            return Step::Kept;
+        }
+        match command {
+            LocalCommand::Ping => self.ping(handle, request),
+            LocalCommand::Echo => self.answer(handle, &bulk(request.arg(1))),
+            LocalCommand::Hello => self.hello(handle, request),
+            LocalCommand::Auth => self.auth(handle, request),
+            LocalCommand::Select => self.select(handle, request),
+            LocalCommand::Quit => {
+                self.answer(handle, OK);
+                self.end(handle)
+            }
+            LocalCommand::Reset => self.reset(handle),
+            LocalCommand::ClientCmd => self.client_command(handle, request),
+            LocalCommand::Command => self.command_command(handle, request),
+        }
+    }
+
+    fn ping(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        match request.args.len() {
+            1 => self.answer(handle, b"+PONG\r\n"),
+            2 => self.answer(handle, &bulk(request.arg(1))),
+            _ => self.answer(
+                handle,
+                b"-ERR wrong number of arguments for 'ping' command\r\n",
+            ),
+        }
+    }
+
+    /// Takes nothing more; closes once everything is sent.
+    fn end(&mut self, handle: Handle) -> Step {
+        if let Some(client) = self.client(handle) {
+            client.closing = true;
+        }
+        self.touch_client(handle);
+        Step::Taken
+    }
+
+    fn password(&mut self, handle: Handle) -> Option<String> {
+        let pool = usize::from(self.client(handle)?.pool);
+        self.snapshot.pools[pool].config.password.clone()
+    }
+
+    fn auth(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let (user, given) = match request.args.len() {
+            2 => (&b"default"[..], request.arg(1)),
+            3 => (request.arg(1), request.arg(2)),
+            _ => return self.answer(handle, SYNTAX),
+        };
+        let reply = match self.password(handle) {
+            None if request.args.len() == 2 => NO_PASSWORD_SET,
+            None if user == b"default" => OK,
+            Some(password) if user == b"default" && same(password.as_bytes(), given) => OK,
+            _ => WRONG_PASSWORD,
+        };
+        if reply == OK
+            && let Some(client) = self.client(handle)
+        {
+            client.authenticated = true;
+        }
+        self.answer(handle, reply)
+    }
+
+    fn hello(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let mut protocol = client.lane.protocol;
+        let mut authenticated = client.authenticated;
+        let mut name = None;
+        let mut at = 2;
+        if request.args.len() > 1 {
+            protocol = match request.arg(1) {
+                b"2" => Protocol::Resp2,
+                b"3" => Protocol::Resp3,
+                other if other.iter().all(u8::is_ascii_digit) => {
+                    return self.answer(handle, b"-NOPROTO unsupported protocol version\r\n");
+                }
+                _ => {
+                    let reply = b"-ERR Protocol version is not an integer or out of range\r\n";
+                    return self.answer(handle, reply);
+                }
+            };
+        }
+        while at < request.args.len() {
+            let option = request.arg(at).to_ascii_uppercase();
+            match (option.as_slice(), request.args.len() - at) {
+                (b"AUTH", 3..) => {
+                    let right = match self.password(handle) {
+                        Some(password) => same(password.as_bytes(), request.arg(at + 2)),
+                        None => true,
+                    };
+                    if !right || request.arg(at + 1) != b"default" {
+                        return self.answer(handle, WRONG_PASSWORD);
+                    }
+                    authenticated = true;
+                    at += 3;
+                }
+                (b"SETNAME", 2..) => {
+                    let given = request.arg(at + 1);
+                    if !is_name(given) {
+                        return self.answer(handle, BAD_NAME);
+                    }
+                    name = Some(given);
+                    at += 2;
+                }
+                _ => {
+                    let line = format!(
+                        "-ERR Syntax error in HELLO option '{}'\r\n",
+                        String::from_utf8_lossy(request.arg(at)).replace(['\r', '\n'], " ")
+                    );
+                    return self.answer(handle, line.as_bytes());
+                }
+            }
+        }
+        if !authenticated {
+            return self.answer(
+                handle,
+                b"-NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+                HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+                select the RESP protocol version at the same time\r\n",
+            );
+        }
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        client.authenticated = true;
+        client.lane.protocol = protocol;
+        if let Some(name) = name {
+            client.name = Some(name.into());
+        }
+        let id = self.client_number(handle);
+        self.answer(handle, hello_reply(protocol, id).as_bytes())
+    }
+
+    fn select(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let index = std::str::from_utf8(request.arg(1))
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok());
+        let reply: &[u8] = match index {
+            None => b"-ERR value is not an integer or out of range\r\n",
+            Some(index) if !(0..i64::from(DATABASES)).contains(&index) => {
+                b"-ERR DB index is out of range\r\n"
+            }
+            Some(index) => {
+                if let Some(client) = self.client(handle) {
+                    client.lane.database = index as u16;
+                }
+                OK
+            }
+        };
+        self.answer(handle, reply)
+    }
+
+    fn reset(&mut self, handle: Handle) -> Step {
+        let needs_password = self.password(handle).is_some();
+        if let Some(client) = self.client(handle) {
+            client.lane = LaneKey::default();
+            client.name = None;
+            client.authenticated = !needs_password;
+        }
+        self.answer(handle, b"+RESET\r\n")
+    }
+
+    fn client_command(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let subcommand = request.arg(1).to_ascii_uppercase();
+        match (subcommand.as_slice(), request.args.len()) {
+            (b"SETNAME", 3) => {
+                let name = request.arg(2);
+                if !is_name(name) {
+                    return self.answer(handle, BAD_NAME);
+                }
+                if let Some(client) = self.client(handle) {
+                    client.name = (!name.is_empty()).then(|| name.into());
+                }
+                self.answer(handle, OK)
+            }
+            (b"GETNAME", 2) => {
+                let Some(client) = self.client(handle) else {
+                    return Step::Taken;
+                };
+                let reply = match (&client.name, client.lane.protocol) {
+                    (Some(name), _) => bulk(name),
+                    (None, Protocol::Resp2) => b"$-1\r\n".to_vec(),
+                    (None, Protocol::Resp3) => b"_\r\n".to_vec(),
+                };
+                self.answer(handle, &reply)
+            }
+            (b"ID", 2) => {
+                let id = self.client_number(handle);
+                self.answer(handle, format!(":{id}\r\n").as_bytes())
+            }
+            (b"SETINFO", 4) => {
+                let attribute = request.arg(2).to_ascii_uppercase();
+                let reply: &[u8] = match attribute.as_slice() {
+                    b"LIB-NAME" | b"LIB-VER" => OK,
+                    _ => b"-ERR Unrecognized option\r\n",
+                };
+                self.answer(handle, reply)
+            }
+            (b"NO-EVICT" | b"NO-TOUCH", 3) => {
+                let reply: &[u8] = match request.arg(2).to_ascii_uppercase().as_slice() {
+                    b"OFF" => OK,
+                    b"ON" => b"-ERR clients share a connection to the shard: not supported by Shoal\r\n",
+                    _ => SYNTAX,
+                };
+                self.answer(handle, reply)
+            }
+            (b"SETNAME" | b"GETNAME" | b"ID" | b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH", _) => {
+                let line = format!(
+                    "-ERR wrong number of arguments for 'client|{}' command\r\n",
+                    String::from_utf8_lossy(&subcommand).to_lowercase()
+                );
+                self.answer(handle, line.as_bytes())
+            }
+            _ => self.answer(
+                handle,
+                b"-ERR this CLIENT subcommand is not supported by Shoal yet: SETNAME, GETNAME, ID, \
+                SETINFO are\r\n",
+            ),
+        }
+    }
+
+    fn command_command(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        if request.args.len() == 2 && request.arg(1).eq_ignore_ascii_case(b"COUNT") {
+            let line = format!(":{}\r\n", crate::command::COMMANDS.len());
+            return self.answer(handle, line.as_bytes());
+        }
+        self.answer(
+            handle,
+            b"-ERR 'command' is not supported by Shoal yet but for COMMAND COUNT\r\n",
+        )
+    }
+
+    /// A number that no other client of this process has or will have.
+    fn client_number(&mut self, handle: Handle) -> u64 {
+        self.client(handle).map_or(0, |client| client.number)
+    }
+}
+
+const BAD_NAME: &[u8] =
+    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
+
+fn is_name(name: &[u8]) -> bool {
+    name.len() <= LONGEST_NAME && name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+fn bulk(bytes: &[u8]) -> Vec<u8> {
+    let mut reply = format!("${}\r\n", bytes.len()).into_bytes();
+    reply.extend_from_slice(bytes);
+    reply.extend_from_slice(b"\r\n");
+    reply
+}
+
+fn hello_reply(protocol: Protocol, id: u64) -> String {
+    let (head, version) = match protocol {
+        Protocol::Resp2 => ("*14", 2),
+        Protocol::Resp3 => ("%7", 3),
+    };
+    let length = REDIS_VERSION.len();
+    format!(
+        "{head}\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${length}\r\n{REDIS_VERSION}\r\n\
+         $5\r\nproto\r\n:{version}\r\n$2\r\nid\r\n:{id}\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n\
+         $4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+    )
+}
+
+/// Compares without telling by the time it takes where the difference is.
+fn same(secret: &[u8], given: &[u8]) -> bool {
+    let differences = secret
+        .iter()
+        .zip(given.iter().chain(std::iter::repeat(&0)))
+        .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+    differences == 0 && secret.len() == given.len()
+}

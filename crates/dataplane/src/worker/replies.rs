@@ -1,0 +1,404 @@
+//! Reads backends, and brings each reply to the request it answers.
+//!
+//! READONLY, LOADING and their like mean that a request was refused before it was executed. No client
+//! sees them: the connection is retired, the request is held, and what follows on that connection for
+//! the same client is not taken at face value, since it may have overtaken what was refused.
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::shard::{Held, LaneState};
+use super::{READ_SIZE, Worker};
+use crate::backend::{Phase, Stream};
+use crate::coalesce::Outcome;
+use crate::command::Access;
+use crate::inflight::{Owner, Pending, Slot, WHOLE};
+use crate::reactor::{Handle, Ready};
+use crate::resp::{self, ReplyScan, ReplyStatus};
+
+/// A reply of this size is passed on while it arrives.
+const STREAM_FROM: usize = 16 * 1024;
+/// Unsent replies above which a client is closed: it does not read.
+const OUTPUT_LIMIT: usize = 1 << 30;
+
+impl Worker {
+    pub(super) fn backend_ready(&mut self, handle: Handle, event: Ready) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        if backend.phase == Phase::Connecting {
+            if event.writable() || event.failed() {
+                self.connected(handle);
+            }
+            return;
+        }
+        if event.readable() || event.failed() {
+            self.read_backend(handle);
+        }
+        if event.writable() {
+            self.touch_backend(handle);
+        }
+    }
+
+    fn read_backend(&mut self, handle: Handle) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        if backend.input.is_empty() {
+            let mut buffer = std::mem::take(&mut self.read_buffer);
+            buffer.clear();
+            if let Some(backend) = self.backend(handle) {
+                let read = rustix::io::read(&backend.socket, spare_capacity(&mut buffer));
+                if self.heard_something(handle, read) {
+                    let used = self.take_replies(handle, &buffer);
+                    if let Some(backend) = self.backend(handle) {
+                        backend.input.push(&buffer[used..]);
+                    }
+                }
+            }
+            self.read_buffer = buffer;
+        } else {
+            let spare = backend.input.len().clamp(READ_SIZE, 16 * READ_SIZE);
+            let read = rustix::io::read(
+                &backend.socket,
+                spare_capacity(backend.input.spare(spare)),
+            );
+            if self.heard_something(handle, read) {
+                self.take_buffered(handle);
+            }
+        }
+    }
+
+    fn take_buffered(&mut self, handle: Handle) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut backend.input);
+        let used = self.take_replies(handle, input.filled());
+        if let Some(backend) = self.backend(handle) {
+            input.consume(used);
+            backend.input = input;
+        }
+    }
+
+    /// Looks at the outcome of a read; gives the connection up at its end.
+    fn heard_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
+        match read {
+            Ok(0) => self.lose_backend(handle, "closed by the master"),
+            Ok(_) => return true,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => self.lose_backend(handle, &format!("read: {error}")),
+        }
+        false
+    }
+
+    /// Takes whole replies from `bytes`; returns how many bytes they had.
+    fn take_replies(&mut self, handle: Handle, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            let Some(backend) = self.backend(handle) else {
+                break;
+            };
+            if let Some(Stream { remaining }) = backend.stream {
+                let piece = remaining.min(rest.len());
+                self.pass_on(handle, &rest[..piece], remaining - piece);
+                used += piece;
+                continue;
+            }
+            match resp::scan_reply(rest, &mut backend.scan) {
+                Ok(ReplyStatus::Complete { len }) => {
+                    backend.scan = ReplyScan::default();
+                    self.take_reply(handle, &rest[..len]);
+                    used += len;
+                }
+                Ok(ReplyStatus::Incomplete { needed_hint }) => {
+                    if !self.may_stream(handle, rest, needed_hint) {
+                        break;
+                    }
+                    self.pass_on(handle, rest, needed_hint - rest.len());
+                    used = bytes.len();
+                }
+                Err(error) => {
+                    self.lose_backend(handle, &format!("unreadable reply: {error}"));
+                    break;
+                }
+            }
+        }
+        used
+    }
+
+    /// A long string whose client waits for nothing before it may be passed on in pieces.
+    fn may_stream(&mut self, handle: Handle, start: &[u8], needed: usize) -> bool {
+        if needed < STREAM_FROM || !start.starts_with(b"$") {
+            return false;
+        }
+        let Some(backend) = self.backend(handle) else {
+            return false;
+        };
+        let Some(&Pending {
+            owner:
+                Owner::Client {
+                    client,
+                    sequence,
+                    part: WHOLE,
+                },
+            ..
+        }) = backend.front()
+        else {
+            return false;
+        };
+        if backend.phase != Phase::Ready {
+            return false;
+        }
+        // From here on only lengths count; and if it is not passed on, the scan starts again.
+        backend.scan = ReplyScan::default();
+        self.client(client)
+            .is_some_and(|client| client.slots.is_head(sequence))
+    }
+
+    /// Passes a piece of a long reply to the client at whose head it is.
+    fn pass_on(&mut self, handle: Handle, piece: &[u8], remaining: usize) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        backend.stream = (remaining > 0).then_some(Stream { remaining });
+        let front = backend.front().map(|front| front.owner);
+        let done = remaining == 0 && backend.pop().is_some();
+        let shard = backend.shard;
+        let counters = &self.mailbox.stats.shards[shard];
+        counters.response_bytes.add(piece.len() as u64);
+        counters.responses.add(u64::from(done));
+        if let Some(Owner::Client { client, .. }) = front
+            && let Some(to) = self.client(client)
+        {
+            to.output.push(piece);
+            if done {
+                to.finish_head();
+            }
+            self.delivered(client);
+        }
+    }
+
+    /// Brings a whole reply to its owner.
+    fn take_reply(&mut self, handle: Handle, reply: &[u8]) {
+        if reply[0] == b'>' {
+            // Nothing here subscribes or tracks: no client waits for a push.
+            return;
+        }
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let refusal = reply[0] == b'-' && is_refusal(reply);
+        let frame: Option<Box<[u8]>> =
+            (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
+        let Some(pending) = backend.pop() else {
+            return self.lose_backend(handle, "a reply that nobody had asked for");
+        };
+        if pending.owner == Owner::Handshake {
+            return self.take_greeting(handle, reply);
+        }
+        if let Some(frame) = frame {
+            return self.take_after_refusal(handle, pending, &frame, reply, refusal);
+        }
+        let shard = backend.shard;
+        let counters = &self.mailbox.stats.shards[shard];
+        counters.responses.add(1);
+        counters.response_bytes.add(reply.len() as u64);
+        self.shards[shard].answered();
+        let Owner::Client {
+            client,
+            sequence,
+            part,
+        } = pending.owner
+        else {
+            return;
+        };
+        if part == WHOLE {
+            if let Some(to) = self.client(client) {
+                to.deliver(sequence, reply);
+                self.delivered(client);
+            }
+        } else {
+            let outcome = Outcome::Reply(reply.into());
+            self.settle(shard, pending.owner, pending.access, outcome);
+        }
+    }
+
+    fn take_greeting(&mut self, handle: Handle, reply: &[u8]) {
+        if reply[0] == b'-' {
+            let text = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
+            return self.lose_backend(handle, &format!("greeting refused: {text}"));
+        }
+        if self
+            .backend(handle)
+            .is_some_and(|backend| !backend.has_inflight())
+        {
+            self.greeted(handle);
+        }
+    }
+
+    /// A reply on a connection of which a request was refused.
+    fn take_after_refusal(
+        &mut self,
+        handle: Handle,
+        pending: Pending,
+        frame: &[u8],
+        reply: &[u8],
+        refusal: bool,
+    ) {
+        self.retire(handle);
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let (shard, lane) = (backend.shard, backend.lane);
+        if let Owner::Client { client, .. } = pending.owner {
+            let behind = !refusal && backend.refused.contains(&client);
+            if refusal {
+                backend.refused.insert(client);
+                self.mailbox.stats.shards[shard].refusals.add(1);
+            }
+            if refusal || behind && pending.access == Access::Read {
+                let held = Held {
+                    owner: pending.owner,
+                    access: pending.access,
+                    lane,
+                    since: self.now.nanos,
+                    frame: frame.into(),
+                };
+                self.hold(shard, held);
+            } else {
+                if behind {
+                    self.doubt_held_writes(shard, client);
+                }
+                let outcome = Outcome::Reply(reply.into());
+                self.settle(shard, pending.owner, pending.access, outcome);
+            }
+        }
+        let over = self
+            .backend(handle)
+            .is_some_and(|backend| !backend.has_inflight());
+        if over {
+            self.lose_backend(handle, "refused a request: not a master that serves");
+        }
+    }
+
+    /// Takes nothing new on a connection that refused a request; what it has not written is held.
+    fn retire(&mut self, handle: Handle) {
+        let millis = self.now.millis;
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        if backend.phase == Phase::Retired {
+            return;
+        }
+        backend.phase = Phase::Retired;
+        let (shard, lane) = (backend.shard, backend.lane);
+        let unwritten = backend.take_unwritten();
+        backend.since_ms = millis;
+        if let Some(lane) = self.shards[shard].lane_mut(lane) {
+            lane.state = LaneState::Retiring(handle);
+        }
+        let since = self.now.nanos;
+        for (pending, frame) in unwritten {
+            let held = Held {
+                owner: pending.owner,
+                access: pending.access,
+                lane,
+                since,
+                frame,
+            };
+            self.hold(shard, held);
+        }
+    }
+
+    /// Gives all that one part of a request needs to be answered, and answers it if that was the last.
+    pub(super) fn settle(&mut self, shard: usize, owner: Owner, access: Access, outcome: Outcome) {
+        let Owner::Client {
+            client: handle,
+            sequence,
+            part,
+        } = owner
+        else {
+            return;
+        };
+        if outcome == Outcome::Unknown && access == Access::Write {
+            self.mailbox.stats.shards[shard].indoubt.add(1);
+        }
+        let snapshot = self.snapshot.clone();
+        let name = |shard: usize| snapshot.shard_name(shard);
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if part == WHOLE {
+            let reply = match outcome {
+                Outcome::Reply(reply) => reply,
+                Outcome::NotSent(line) => format!("{line}\r\n").into_bytes().into(),
+                Outcome::Unknown => lost(access, name(shard)).into_bytes().into(),
+            };
+            client.deliver(sequence, &reply);
+        } else {
+            let Some(Slot::Split(split)) = client.slots.get_mut(sequence) else {
+                return;
+            };
+            if !split.settle(part, outcome) {
+                return;
+            }
+            let reply = split.answer(access == Access::Write, name);
+            client.deliver(sequence, &reply);
+        }
+        self.delivered(handle);
+    }
+
+    /// Something has come for a client.
+    fn delivered(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if client.output.len() > OUTPUT_LIMIT {
+            let pool = usize::from(client.pool);
+            self.mailbox.stats.pools[pool].overflowed.add(1);
+            return self.close_client(handle);
+        }
+        self.touch_client(handle);
+        self.reconsider(handle);
+    }
+
+    /// A later write of this client was executed: an earlier one that was refused must not be sent
+    /// again as if nothing had happened.
+    fn doubt_held_writes(&mut self, shard: usize, client: Handle) {
+        let is_its_write = |held: &Held| {
+            held.access == Access::Write
+                && matches!(held.owner, Owner::Client { client: of, .. } if of == client)
+        };
+        let (doubtful, rest): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.shards[shard].held)
+            .into_iter()
+            .partition(is_its_write);
+        self.shards[shard].held = rest.into();
+        let pool = self.pool_index(shard);
+        for held in doubtful {
+            self.no_longer_held(pool, &held);
+            self.settle(shard, held.owner, held.access, Outcome::Unknown);
+        }
+    }
+}
+
+/// The answer to a request whose connection was lost after it was written.
+fn lost(access: Access, shard: &str) -> String {
+    if access == Access::Write {
+        format!(
+            "-INDOUBT write to shard \"{shard}\" was sent but not confirmed before its master was \
+             lost\r\n"
+        )
+    } else {
+        format!("-ERR shard \"{shard}\" was lost before it answered\r\n")
+    }
+}
+
+/// Errors that say that a request was not executed, and would be by another or later master.
+fn is_refusal(reply: &[u8]) -> bool {
+    matches!(
+        resp::error_code(reply),
+        Some(b"READONLY" | b"LOADING" | b"MASTERDOWN" | b"NOREPLICAS" | b"UNBLOCKED")
+    )
+}

@@ -1,0 +1,520 @@
+//! Reads clients, and sends each request where its keys belong.
+//!
+//! A request is taken whole or not at all: when its shard cannot take it, or the client has too much
+//! unanswered, it stays in the client's input and the client's gate closes. So the order of a client's
+//! requests holds by itself, and a client that is held costs no more than what it had sent.
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+
+use super::{READ_SIZE, Worker};
+use crate::buffer::ByteQueue;
+use crate::client::Gate;
+use crate::coalesce::Split;
+use crate::command::{self, Access, Command, LocalCommand, RouteKind};
+use crate::inflight::{Owner, Slot, WHOLE};
+use crate::reactor::{Handle, Ready};
+use crate::resp::{self, Limits, RequestScan, RequestStatus, Span};
+use crate::route::{self, Plan, Target, argument};
+
+/// Unsent replies above which no more requests of a client are taken.
+const OUTPUT_HIGH: usize = 256 * 1024;
+/// A client that is alone may have this many times more unanswered requests.
+const ALONE_FACTOR: usize = 16;
+/// The largest request: its fragments and copies must stay addressable with 32 bits.
+const LARGEST_REQUEST: usize = 1 << 30;
+/// Bytes of an unknown command's name and arguments that its error repeats, as in Redis.
+const ECHO_LIMIT: usize = 128;
+
+/// What became of a request that was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It was sent or answered.
+    Taken,
+    /// It stays where it is, and the client's gate says why.
+    Kept,
+}
+
+/// A whole request.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'f> {
+    pub(super) frame: &'f [u8],
+    pub(super) args: &'f [Span],
+}
+
+impl<'f> Request<'f> {
+    pub(super) fn arg(&self, at: usize) -> &'f [u8] {
+        argument(self.frame, self.args, at)
+    }
+}
+
+impl Worker {
+    pub(super) fn client_ready(&mut self, handle: Handle, event: Ready) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        let parked = matches!(client.gate, Gate::Parked { .. });
+        if event.failed() || parked && event.peer_closed() {
+            return self.close_client(handle);
+        }
+        if event.writable() {
+            self.touch_client(handle);
+        }
+        if event.readable() {
+            self.read_client(handle);
+        }
+    }
+
+    fn read_client(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if client.gate != Gate::Open || client.closing {
+            return self.watch_client(handle);
+        }
+        if client.input.is_empty() {
+            let mut buffer = std::mem::take(&mut self.read_buffer);
+            buffer.clear();
+            if let Some(client) = self.client(handle) {
+                let read = rustix::io::read(&client.socket, spare_capacity(&mut buffer));
+                if self.read_something(handle, read) {
+                    self.take_from(handle, &buffer);
+                }
+            }
+            self.read_buffer = buffer;
+        } else {
+            let wanted = client.needed.saturating_sub(client.input.len());
+            let spare = wanted.clamp(READ_SIZE, client.input.len().max(READ_SIZE));
+            let read = rustix::io::read(
+                &client.socket,
+                spare_capacity(client.input.spare(spare)),
+            );
+            if self.read_something(handle, read) {
+                self.take_from_input(handle);
+            }
+        }
+    }
+
+    /// Looks at the outcome of a read; closes the client at its end.
+    fn read_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
+        match read {
+            Ok(0) => self.close_client(handle),
+            Ok(_) => return true,
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.close_client(handle),
+        }
+        false
+    }
+
+    /// Takes requests from `bytes` and keeps what is left for later.
+    fn take_from(&mut self, handle: Handle, bytes: &[u8]) {
+        let used = self.take_requests(handle, bytes);
+        if let Some(client) = self.client(handle) {
+            if used < bytes.len() && !client.closing {
+                client.input.push(&bytes[used..]);
+            } else {
+                client.held_since = 0;
+            }
+            self.watch_client(handle);
+        }
+    }
+
+    /// Takes requests that have been read before.
+    pub(super) fn take_from_input(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut client.input);
+        let used = self.take_requests(handle, input.filled());
+        if let Some(client) = self.client(handle) {
+            if client.closing {
+                input = ByteQueue::default();
+            } else {
+                input.consume(used);
+            }
+            if input.is_empty() {
+                client.held_since = 0;
+            }
+            client.input = input;
+            self.watch_client(handle);
+        }
+    }
+
+    /// Lets clients go on whose gate was full.
+    pub(super) fn resume_clients(&mut self) {
+        let resuming = std::mem::take(&mut self.resuming);
+        for handle in resuming {
+            let Some(client) = self.client(handle) else {
+                continue;
+            };
+            client.resuming = false;
+            if let Gate::Full { .. } = client.gate {
+                client.gate = Gate::Open;
+                self.take_from_input(handle);
+            }
+        }
+    }
+
+    /// Notes that a client's gate may open now that something was answered or sent.
+    pub(super) fn reconsider(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if let Gate::Full { resume_at } = client.gate
+            && !client.resuming
+            && client.slots.len() <= resume_at
+            && client.output.len() <= OUTPUT_HIGH
+        {
+            client.resuming = true;
+            self.resuming.push(handle);
+        }
+    }
+
+    /// Takes as many whole requests from `bytes` as the gate lets through; returns how many bytes.
+    fn take_requests(&mut self, handle: Handle, bytes: &[u8]) -> usize {
+        let mut args = std::mem::take(&mut self.args);
+        let mut used = 0;
+        while used < bytes.len() {
+            if !self.gate_open(handle) {
+                break;
+            }
+            match self.take_request(handle, &bytes[used..], &mut args) {
+                Some(len) => used += len,
+                None => break,
+            }
+        }
+        self.args = args;
+        used
+    }
+
+    /// Takes the request at the front of `bytes`; `None` if it is incomplete, kept or broken.
+    fn take_request(
+        &mut self,
+        handle: Handle,
+        bytes: &[u8],
+        args: &mut Vec<Span>,
+    ) -> Option<usize> {
+        let client = self.client(handle)?;
+        let limits = Limits {
+            authenticated: client.authenticated,
+            ..Limits::default()
+        };
+        if bytes[0] != b'*' {
+            return self.take_inline(handle, bytes, &limits, args);
+        }
+        let len = match resp::scan_request(bytes, &limits, &mut client.scan, args) {
+            Ok(RequestStatus::Complete { len }) => len,
+            Ok(RequestStatus::Incomplete { .. }) if bytes.len() > LARGEST_REQUEST => {
+                self.protocol_error(handle, "Protocol error: too big request");
+                return None;
+            }
+            Ok(RequestStatus::Incomplete { needed_hint }) => {
+                client.needed = needed_hint;
+                return None;
+            }
+            Err(error) => {
+                self.protocol_error(handle, &error.to_string());
+                return None;
+            }
+        };
+        client.scan = RequestScan::default();
+        if args.is_empty() {
+            return Some(len);
+        }
+        let request = Request {
+            frame: &bytes[..len],
+            args,
+        };
+        (self.dispatch(handle, request) == Step::Taken).then_some(len)
+    }
+
+    /// A request typed by hand: made a frame like any other.
+    fn take_inline(
+        &mut self,
+        handle: Handle,
+        bytes: &[u8],
+        limits: &Limits,
+        args: &mut Vec<Span>,
+    ) -> Option<usize> {
+        let client = self.client(handle)?;
+        let (len, words) = match resp::scan_inline(bytes, limits, &mut client.scan) {
+            Ok(Some(line)) => line,
+            Ok(None) => return None,
+            Err(error) => {
+                self.protocol_error(handle, &error.to_string());
+                return None;
+            }
+        };
+        client.scan = RequestScan::default();
+        if words.is_empty() {
+            return Some(len);
+        }
+        let mut frame = format!("*{}\r\n", words.len()).into_bytes();
+        args.clear();
+        for word in &words {
+            frame.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            args.push((frame.len() as u32, (frame.len() + word.len()) as u32));
+            frame.extend_from_slice(word);
+            frame.extend_from_slice(b"\r\n");
+        }
+        let request = Request {
+            frame: &frame,
+            args,
+        };
+        (self.dispatch(handle, request) == Step::Taken).then_some(len)
+    }
+
+    fn gate_open(&mut self, handle: Handle) -> bool {
+        let alone = self.clients.len() == 1;
+        let Some(client) = self.clients.get_mut(handle.index as usize) else {
+            return false;
+        };
+        if client.handle != handle || client.closing || client.gate != Gate::Open {
+            return false;
+        }
+        let config = &self.snapshot.pools[usize::from(client.pool)].config;
+        let limit = config.max_inflight * if alone { ALONE_FACTOR } else { 1 };
+        if client.slots.len() >= limit || client.output.len() > OUTPUT_HIGH {
+            client.gate = Gate::Full {
+                resume_at: limit / 2,
+            };
+            return false;
+        }
+        true
+    }
+
+    fn dispatch(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let authenticated = client.authenticated;
+        let pool = usize::from(client.pool);
+        let Some(command) = command::lookup(request.arg(0)) else {
+            if !authenticated {
+                return self.answer(handle, NOAUTH);
+            }
+            return self.answer(handle, &unknown_command(request));
+        };
+        if let RouteKind::Local(local) = command.route {
+            if !authenticated && !allowed_before_auth(local) {
+                return self.answer(handle, NOAUTH);
+            }
+            if !command.arity_ok(request.args.len()) {
+                return self.answer(handle, &wrong_arity(command));
+            }
+            return self.local(handle, local, request);
+        }
+        if !authenticated {
+            return self.answer(handle, NOAUTH);
+        }
+        if !command.arity_ok(request.args.len()) {
+            return self.answer(handle, &wrong_arity(command));
+        }
+        if let RouteKind::Unsupported(why) = command.route {
+            let line = format!("-ERR '{}' is not supported by Shoal: {why}\r\n", command.name);
+            return self.answer(handle, line.as_bytes());
+        }
+        if let Some(at) = command.first_key() {
+            let shard = self.snapshot.pools[pool].shard_of(request.arg(at));
+            return self.forward(handle, shard, command, request.frame);
+        }
+        self.dispatch_keys(handle, pool, command, request)
+    }
+
+    /// A request whose keys must be looked for.
+    fn dispatch_keys(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
+        let mut keys = std::mem::take(&mut self.keys);
+        let Request { frame, args } = request;
+        let target = route::target(&self.snapshot.pools[pool], command, frame, args, &mut keys);
+        let step = match target {
+            Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
+            Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
+            Ok(Target::Crosses(pair)) => {
+                let line = self.crosses(command, request, pair);
+                self.answer(handle, line.as_bytes())
+            }
+            Ok(Target::NoKey) => {
+                let line = format!(
+                    "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
+                    command.name
+                );
+                self.answer(handle, line.as_bytes())
+            }
+            Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
+        };
+        self.keys = keys;
+        step
+    }
+
+    /// Sends a request to one shard, or keeps it while the shard cannot take it.
+    fn forward(&mut self, handle: Handle, shard: usize, command: &Command, frame: &[u8]) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let lane = client.lane;
+        let backend = self.takes(shard, lane, command.access);
+        let Some(backend) = backend.filter(|_| !self.is_behind(handle, shard)) else {
+            return self.park(handle, shard, frame.len());
+        };
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let owner = Owner::Client {
+            client: handle,
+            sequence: client.slots.push(Slot::Waiting),
+            part: WHOLE,
+        };
+        self.send(backend, owner, command.access, frame);
+        Step::Taken
+    }
+
+    /// Sends the parts of a request to their shards, once all of them can take theirs.
+    fn forward_split(
+        &mut self,
+        handle: Handle,
+        command: &Command,
+        request: Request<'_>,
+        keys: &[u32],
+        plan: &Plan,
+    ) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let lane = client.lane;
+        let mut backends = Vec::with_capacity(plan.shards.len());
+        for &shard in &plan.shards {
+            match self.takes(shard, lane, command.access) {
+                Some(backend) if !self.is_behind(handle, shard) => backends.push(backend),
+                _ => return self.park(handle, shard, request.frame.len()),
+            }
+        }
+        let split = Split::new(plan.merge, &plan.shards, plan.order.clone());
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        let mut fragment = Vec::new();
+        for (part, &backend) in (0_u16..).zip(&backends) {
+            fragment.clear();
+            let Request { frame, args } = request;
+            route::write_fragment(&mut fragment, frame, args, keys, plan, part);
+            let owner = Owner::Client {
+                client: handle,
+                sequence,
+                part,
+            };
+            self.send(backend, owner, command.access, &fragment);
+        }
+        Step::Taken
+    }
+
+    /// Appends a request to a backend that is ready.
+    pub(super) fn send(&mut self, handle: Handle, owner: Owner, access: Access, frame: &[u8]) {
+        let millis = self.now.millis;
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        backend.push(owner, access, frame, millis);
+        let counters = &self.mailbox.stats.shards[self.backends[handle.index as usize].shard];
+        counters.requests.add(1);
+        counters.request_bytes.add(frame.len() as u64);
+        self.touch_backend(handle);
+    }
+
+    /// Answers a request from here.
+    pub(super) fn answer(&mut self, handle: Handle, reply: &[u8]) -> Step {
+        if let Some(client) = self.client(handle) {
+            client.answer(reply);
+            self.touch_client(handle);
+        }
+        Step::Taken
+    }
+
+    /// Says what is wrong and takes nothing more from a client that speaks no RESP.
+    fn protocol_error(&mut self, handle: Handle, error: &str) {
+        self.answer(handle, format!("-ERR {error}\r\n").as_bytes());
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        client.closing = true;
+        let pool = usize::from(client.pool);
+        self.mailbox.stats.pools[pool].protocol_errors.add(1);
+    }
+
+    fn crosses(
+        &self,
+        command: &Command,
+        request: Request<'_>,
+        [(first, a), (other, b)]: [(u32, usize); 2],
+    ) -> String {
+        format!(
+            "-CROSSSLOT keys of '{}' are on different shards: '{}' on \"{}\", '{}' on \"{}\"\r\n",
+            command.name,
+            printable(request.arg(first as usize)),
+            self.snapshot.shard_name(a),
+            printable(request.arg(other as usize)),
+            self.snapshot.shard_name(b),
+        )
+    }
+
+    /// Tells the reactor what a client is watched for, if that has changed.
+    pub(super) fn watch_client(&mut self, handle: Handle) {
+        let Some(client) = self.clients.get_mut(handle.index as usize) else {
+            return;
+        };
+        let wanted = client.wanted();
+        if client.handle == handle && client.interest != wanted {
+            client.interest = wanted;
+            let token = crate::reactor::Token::Client(handle);
+            // A socket that cannot be watched any more reports its failure at the next write.
+            let _ = self.reactor.modify(&client.socket, token, wanted);
+        }
+    }
+}
+
+const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+
+fn allowed_before_auth(command: LocalCommand) -> bool {
+    matches!(
+        command,
+        LocalCommand::Auth | LocalCommand::Hello | LocalCommand::Quit | LocalCommand::Reset
+    )
+}
+
+fn wrong_arity(command: &Command) -> Vec<u8> {
+    format!(
+        "-ERR wrong number of arguments for '{}' command\r\n",
+        command.name
+    )
+    .into_bytes()
+}
+
+fn unknown_command(request: Request<'_>) -> Vec<u8> {
+    let mut line = format!(
+        "-ERR unknown command '{}', with args beginning with: ",
+        printable(request.arg(0))
+    );
+    for at in 1..request.args.len() {
+        if line.len() > ECHO_LIMIT {
+            break;
+        }
+        line.push_str(&format!("'{}' ", printable(request.arg(at))));
+    }
+    line.push_str("\r\n");
+    line.into_bytes()
+}
+
+/// Bytes of a client as they may stand in an error line: short, and without control characters.
+fn printable(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(ECHO_LIMIT)];
+    String::from_utf8_lossy(shown)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

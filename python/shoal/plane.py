@@ -1,0 +1,170 @@
+"""The data plane, for the control plane: start it, apply snapshots, renew leases, read its counters.
+
+Owns the border to the native module, which nothing else imports: endpoints become IP addresses here, and the
+module's errors become Shoal's. The rule it keeps: a snapshot is whole (a route for every shard of every pool) and
+its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `check` and `key`.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from shoal import _native
+from shoal.errors import PlaneError, PortInUseError
+from shoal.topology import Endpoint
+
+NO_LEASE_NEEDED: int = _native.NO_LEASE_NEEDED
+"""A `Route.lease_until_ns` that never ends."""
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """A shard's place on the ring: the name is what is hashed."""
+
+    name: str
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """What the workers need to know of a pool; sizes in bytes, times in milliseconds.
+
+    `password` is what clients must send, `backend_password` what the masters ask for. `hold_bytes` counts for the
+    whole process. A `timeout_ms` or `client_connections` of 0 is no limit.
+    """
+
+    name: str
+    listen: str
+    shards: tuple[ShardSpec, ...]
+    hash: str = "fnv1a_64"
+    distribution: str = "ketama"
+    hash_tag: str | None = None
+    password: str | None = None
+    backend_password: str | None = None
+    hold_timeout_ms: int = 4000
+    hold_bytes: int = 64 * 1024 * 1024
+    timeout_ms: int = 0
+    client_connections: int = 0
+    max_inflight: int = 256
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a shard's requests go, and until when writes may (CLOCK_BOOTTIME, ns; 0 is no lease)."""
+
+    pool: str
+    shard: str
+    endpoint: Endpoint | None
+    lease_until_ns: int = 0
+
+
+class Located(NamedTuple):
+    """Why a key is where it is: the part of the key that was hashed, its hash, and the point that owns it."""
+
+    shard: str
+    hash: int
+    point: int | None
+    tagged: bytes
+
+
+class Ring:
+    """The ring of a pool, with the same arithmetic as the workers use."""
+
+    def __init__(
+        self, shards: Sequence[ShardSpec], hash: str, distribution: str, hash_tag: str | None
+    ) -> None:
+        self._ring = _native.Ring(shards, hash, distribution, hash_tag)
+
+    def locate(self, key: bytes) -> Located:
+        """Which shard has `key`."""
+        shard, hashed, point, tagged = self._ring.locate(key)
+        return Located(shard, hashed, point, bytes(tagged))
+
+    def shares(self) -> dict[str, float]:
+        """The part of the hash space, 0 to 1, that each shard owns."""
+        return dict(self._ring.shares())
+
+
+class Plane:
+    """Workers that carry requests between clients and masters.
+
+    Raises `PlaneError` where a configuration or snapshot does not fit, `PortInUseError` where a listen address
+    is taken.
+    """
+
+    def __init__(self, pools: Sequence[PoolSpec], workers: int) -> None:
+        self._order = [(pool.name, shard.name) for pool in pools for shard in pool.shards]
+        try:
+            self._plane = _native.Plane(pools, workers)
+        except ValueError as error:
+            raise PlaneError(str(error)) from error
+
+    def start(self) -> None:
+        """Binds and starts the workers; requests are held until the first snapshot."""
+        try:
+            self._plane.start()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUseError(
+                    f"the proxy cannot listen: {error.strerror}",
+                    hint="stop what uses the port, or give the proxy another one",
+                ) from error
+            raise PlaneError(f"the proxy cannot start: {error.strerror or error}") from error
+        except ValueError as error:
+            raise PlaneError(str(error)) from error
+
+    def apply(self, epoch: int, routes: Sequence[Route]) -> None:
+        """Makes `routes` the state to serve. Leases of shards whose endpoint changes end at once."""
+        by_shard = {(route.pool, route.shard): route for route in routes}
+        try:
+            native = [
+                (_address(route.endpoint), route.lease_until_ns)
+                for route in (by_shard[key] for key in self._order)
+            ]
+        except KeyError as error:
+            raise PlaneError(f"the snapshot has no route for {error}") from error
+        try:
+            self._plane.apply(epoch, native)
+        except ValueError as error:
+            raise PlaneError(str(error)) from error
+
+    def acked_epoch(self) -> int:
+        """The epoch that every worker has reached."""
+        return self._plane.acked_epoch()
+
+    def renew(self, pool: str, shard: str, lease_until_ns: int) -> None:
+        """Extends the lease of the current snapshot's route, or ends it (0)."""
+        self._plane.renew(pool, shard, lease_until_ns)
+
+    def worker_ages_ms(self) -> list[float]:
+        """How long ago each worker finished a round; an idle one does so four times a second."""
+        return self._plane.worker_ages_ms()
+
+    def stats(self) -> dict[str, Any]:
+        """Counters: `{"workers": n, "pools": {pool: {..., "shards": {shard: {...}}}}}`."""
+        return self._plane.stats()
+
+    def stop(self, drain_ms: int) -> bool:
+        """Stops listening, lets unanswered requests finish, ends the workers; whether all ended in time."""
+        return self._plane.stop(drain_ms)
+
+
+def _address(endpoint: Endpoint | None) -> tuple[str, int] | None:
+    if endpoint is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(endpoint.host)), endpoint.port
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise PlaneError(
+            f"the host of {endpoint} has no address: {error}", hint="use an IP address"
+        ) from error
+    return str(found[0][4][0]), endpoint.port
