@@ -23,6 +23,8 @@ RESUME_WITHIN = 3.5
 """Seconds from the kill until the shard takes writes again, with down_after 1000 ms."""
 UNTOUCHED_WITHIN = 0.050
 """Seconds that a request of another shard may take while this one has no master."""
+SLACK = 0.1
+"""Seconds that the answer of a killed master may still be on its way through the proxy to the client."""
 TAIL = 1.0
 """Seconds before the kill in which an acknowledged write may not have reached the replica yet."""
 
@@ -101,9 +103,13 @@ def _keys_stay(evidence: Evidence) -> Promise:
 
 def _in_tail(evidence: Evidence, attempt: Attempt) -> bool:
     """Whether the loss of this write is the price of asynchronous replication, and not a fault."""
-    if attempt.shard != evidence.shard or attempt.started > evidence.killed_at:
+    if attempt.shard != evidence.shard or not evidence.killed_at - TAIL < attempt.ended <= evidence.killed_at + SLACK:
         return False
-    return attempt.ended > evidence.killed_at - TAIL
+    survivors = (
+        one for one in evidence.acknowledged(attempt.shard) if attempt.shard in evidence.homes.get(one.key, ())
+    )
+    # Replication keeps the order: what was written later and before the kill must be lost too.
+    return not any(attempt.ended < one.started and one.ended <= evidence.killed_at for one in survivors)
 
 
 def _ring_unchanged(evidence: Evidence) -> Promise:

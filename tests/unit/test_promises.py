@@ -25,7 +25,7 @@ GOOD = Evidence(
     killed_at=KILL,
     attempts={
         "a": [
-            write("a", "a1", 99.0),
+            write("a", "a1", 99.1),
             write("a", "a2", 99.9),
             write("a", "a3", 102.2, took=2.1),
             read("a", "a1", 102.3),
@@ -34,6 +34,8 @@ GOOD = Evidence(
     },
     homes={key: frozenset(key[0]) for key in ("a1", "a2", "a3", "b1", "b2", "b3")},
 )
+
+LATE = [write("a", "a1", 99.1), write("a", "a3", 103.6, took=3.5)]
 
 
 def broken(evidence: Evidence) -> list[str]:
@@ -52,7 +54,8 @@ def test_a_good_failover_keeps_every_promise() -> None:
 @pytest.mark.parametrize(
     ("evidence", "expected"),
     [
-        (replace(GOOD, homes={**GOOD.homes, "a1": frozenset()}), []),  # within the last second before the kill
+        (replace(GOOD, homes={**GOOD.homes, "a2": frozenset()}), []),
+        (replace(GOOD, homes={**GOOD.homes, "a1": frozenset()}), ["Every"]),
         (with_attempt(write("a", "old", 98.5)), ["Every"]),
         (with_attempt(write("b", "other", 99.99)), ["Every"]),
         (with_attempt(write("a", "later", 103.0)), ["Every"]),
@@ -63,10 +66,11 @@ def test_a_good_failover_keeps_every_promise() -> None:
         (with_attempt(write("b", "b3", 101.0, took=0.06)), ["Other"]),
         (with_attempt(read("b", "b3", 101.0, outcome=Outcome.WRONG)), ["Other", "No"]),
         (replace(GOOD, attempts={**GOOD.attempts, "a": [write("a", "a1", 99.0)]}), ["Shard"]),
-        (replace(GOOD, attempts={**GOOD.attempts, "a": [write("a", "a1", 99.0), write("a", "a3", 103.6, took=3.6)]}), ["Shard"]),
+        (replace(GOOD, attempts={**GOOD.attempts, "a": LATE}), ["Shard"]),
     ],
     ids=[
-        "unreplicated tail", "old write lost", "write of the other shard lost", "write after the failover lost",
+        "unreplicated tail", "lost before one that survived", "old write lost",
+        "write of the other shard lost", "write after the failover lost",
         "key on two shards", "refused", "in doubt", "in doubt elsewhere", "slow elsewhere", "wrong value",
         "never resumes", "resumes late",
     ],
