@@ -1,50 +1,211 @@
-"""Reads shoal.yaml into a checked Topology, or says all that is wrong with it, line by line.
+"""Reads shoal.yaml into a checked Topology, or says all that is wrong with it, each with line, key path and hint.
 
-First form; see the tests for what it promises.
+Owns the words of the messages. Rule: a file gives a Topology or a ConfigError and nothing else, and all of its
+problems at once; a problem of one section does not hide those of the others, and brings no second one about.
+
+    text ── document ──► plain values ── models ──► sections that are right ── rules ──► Topology
+                │ flaws                    │ errors                              │ problems
+                └──────────────────────────┴──── sorted by line ─────────────────┴──────► ConfigError
+
+Called by every command that takes `-f FILE`, and with `parse` by `Cluster`.
 """
 
+import os
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import ValidationError
 
+from shoal import complaints, document
+from shoal.complaints import dotted
+from shoal.document import Document
 from shoal.errors import ConfigError
 from shoal.topology import Topology, problems
 
+KeyPath = tuple[str | int, ...]
 
-def parse(data: Mapping[str, Any], where: str = "topology") -> Topology:
-    """Check a topology that is already data."""
-    try:
-        topology = Topology.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError.together(
-            [
-                ConfigError(item["msg"], where=f"{where} {'.'.join(map(str, item['loc']))}")
-                for item in error.errors(include_url=False)
-            ]
-        ) from None
-    found = problems(topology)
-    if found:
-        raise ConfigError.together(
-            [ConfigError(p.what, where=f"{where} {'.'.join(map(str, p.path))}", hint=p.hint) for p in found]
-        )
-    return topology
+_MOST_BYTES = 4 << 20
+_NAMED = frozenset({"shards", "hosts", "redis", "pools"})
+"""Sections of named things, of which one may be broken and the others still be judged."""
+
+
+@dataclass
+class _Findings:
+    """What is wrong so far, where it stands, and what must be left out to look for more."""
+
+    source: str
+    data: Any
+    document: Document | None = None
+    errors: list[tuple[tuple[int, int], ConfigError]] = field(default_factory=list)
+    broken: set[KeyPath] = field(default_factory=set)
+    extra: set[KeyPath] = field(default_factory=set)
+
+    def add(self, path: KeyPath, what: str, hint: str | None = None, *, place: tuple[int, int] | None = None) -> None:
+        """Note an error at a key path, and that what stands there cannot be relied on."""
+        written = self.written(path)
+        self.broken.add(written[: 2 if written[:1] and written[0] in _NAMED else 1])
+        self._note(written, what, hint, place)
+
+    def add_extra(self, path: KeyPath, what: str, hint: str | None) -> None:
+        """Note a key that should not be there; without it, its section is as good as before."""
+        self.extra.add(self.written(path))
+        self._note(self.written(path), what, hint, None)
+
+    def _note(self, written: KeyPath, what: str, hint: str | None, place: tuple[int, int] | None) -> None:
+        where, order = self.source, (0, 0)
+        if self.document is not None:
+            line, column = place or self.document.place(written)
+            where, order = f"{self.source}:{line}:{column}", (line, column)
+        self.errors.append((order, ConfigError(what, where=f"{where} {dotted(written)}".rstrip(), hint=hint)))
+
+    def also(self, path: KeyPath) -> str:
+        """Another place that a message speaks of."""
+        written = self.written(path)
+        line = "" if self.document is None else f"line {self.document.place(written)[0]}, "
+        return f"{line}{dotted(written)}"
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """The part of a key path that the file has; the settings of the one pool may stand under `proxy`."""
+        if path[:1] == ("pools",) and _depth(self.data, path[:1]) == 0:
+            path = ("proxy", *path[2:])
+        return path[: _depth(self.data, path)]
+
+    def raise_if_any(self) -> None:
+        if self.errors:
+            raise ConfigError.together([error for _, error in sorted(self.errors, key=lambda pair: pair[0])])
+
+
+def _depth(data: Any, path: KeyPath) -> int:
+    """How many parts of a key path lead to something."""
+    for depth, part in enumerate(path):
+        in_map = isinstance(data, Mapping) and part in data
+        in_list = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
+        if not (in_map or in_list):
+            return depth
+        data = data[part]
+    return len(path)
 
 
 def load(path: Path) -> Topology:
     """Read and check a topology file."""
+    read = document.read(_text(path), str(path))
+    if read.data is None:
+        raise ConfigError("the topology is empty", where=str(path), hint="`shoal init` writes one to begin with")
+    findings = _Findings(str(path), read.data, read)
+    for flaw in read.flaws:
+        findings.add(flaw.path, flaw.what, flaw.hint, place=flaw.place)
+    if isinstance(read.data, dict):
+        _resolve_engine(read.data, path.parent)
+        _take_password(read.data, path.parent, findings)
+    return _check(findings)
+
+
+def parse(data: Mapping[str, Any], source: str = "topology") -> Topology:
+    """Check a topology that is data already."""
+    return _check(_Findings(source, data))
+
+
+def _check(findings: _Findings) -> Topology:
+    topology = None
     try:
-        data = YAML(typ="safe").load(path.read_text("utf-8"))
+        topology = Topology.model_validate(findings.data)
+    except ValidationError as error:
+        for found in complaints.of(error):
+            if found.extra:
+                findings.add_extra(found.path, found.what, found.hint)
+            else:
+                findings.add(found.path, found.what, found.hint)
+    sound = topology or _sound_part(findings)
+    for problem in problems(sound, frozenset(findings.broken)) if sound else ():
+        what = f"{problem.what} ({findings.also(problem.other)})" if problem.other else problem.what
+        findings.add(problem.path, what, problem.hint)
+    findings.raise_if_any()
+    assert topology is not None, "without errors there is a topology"  # noqa: S101
+    return topology
+
+
+def _sound_part(findings: _Findings) -> Topology | None:
+    """The topology without what is broken, so that the rules can be asked about the rest."""
+    if not isinstance(findings.data, Mapping):
+        return None
+    if {("proxy",), ("pools",)} & findings.broken:
+        findings.broken |= {("proxy",), ("pools",)}
+    data = _without(findings.data, findings.broken | findings.extra)
+    if not data.get("shards"):
+        data["shards"] = {"stand-in": None}
+        findings.broken.add(("shards",))
+    try:
+        return Topology.model_validate(data)
+    except ValidationError:
+        return None
+
+
+def _without(data: Any, paths: set[KeyPath]) -> Any:
+    """A copy without what stands at these key paths."""
+    if isinstance(data, Mapping):
+        return {key: _without(item, _below(paths, key)) for key, item in data.items() if (key,) not in paths}
+    return data
+
+
+def _below(paths: set[KeyPath], key: Any) -> set[KeyPath]:
+    return {path[1:] for path in paths if path[:1] == (key,)}
+
+
+# ---------------------------------------------------------------------------------------------------- files beside it
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        hint = "give it with -f, or write one with `shoal init`"
+        raise ConfigError("there is no topology file", where=str(path), hint=hint) from None
     except OSError as error:
-        raise ConfigError(f"cannot read the topology: {error.strerror}", where=str(path)) from None
-    except YAMLError as error:
-        raise ConfigError(f"not YAML: {error}", where=str(path)) from None
-    topology = parse(data, str(path))
-    if topology.auth.password_file is None:
-        return topology
-    secret = (path.parent / topology.auth.password_file).read_text("utf-8").rstrip("\n")
-    auth = topology.auth.model_copy(update={"password": SecretStr(secret)})
-    return topology.model_copy(update={"auth": auth})
+        raise ConfigError(f"the topology cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError("the topology is not UTF-8 text", where=f"{path}:{line}") from None
+    if len(content) > _MOST_BYTES:
+        raise ConfigError("the topology is larger than 4 MB", where=str(path))
+    return text
+
+
+def _resolve_engine(data: dict[str, Any], directory: Path) -> None:
+    """A path is relative to the file; a bare name is looked for on PATH."""
+    engine = data.get("engine")
+    if isinstance(engine, str) and os.sep in engine:
+        data["engine"] = str(directory.absolute() / engine)
+
+
+def _take_password(data: dict[str, Any], directory: Path, findings: _Findings) -> None:
+    """Put the password in its place in the data, from its file."""
+    auth = data.get("auth")
+    if not isinstance(auth, dict):
+        return
+    if "password" in auth:
+        hint = "write it to a file of mode 0600, and `password_file: ./secret` here"
+        findings.add(("auth", "password"), "a password does not belong in the topology", hint)
+    name = auth.get("password_file")
+    if not isinstance(name, str):
+        return
+    secret = directory / name
+    try:
+        content = secret.read_bytes()
+        mode = secret.stat().st_mode
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        hint = f"(umask 077; head -c 24 /dev/urandom | base64 > {secret})"
+        findings.add(("auth", "password_file"), f"the password cannot be read: {secret}: {why}", hint)
+        return
+    if stat.S_IMODE(mode) & stat.S_IROTH:
+        what = f"everybody on this machine can read the password: {secret} has mode {stat.S_IMODE(mode):04o}"
+        findings.add(("auth", "password_file"), what, f"chmod 600 {secret}")
+    try:
+        data["auth"] = {**auth, "password": content.decode("utf-8").removesuffix("\n").removesuffix("\r")}
+    except UnicodeDecodeError:
+        findings.add(("auth", "password_file"), f"the password in {secret} is not UTF-8 text")

@@ -27,12 +27,14 @@ SENTINEL_CONF_HEADER = """\
 # Written by Shoal at the first start; Sentinel's own since then.
 """
 
-DEFAULTS: Mapping[str, str] = {
-    "appendonly": "yes",
-    "repl-diskless-sync": "yes",
-    "repl-diskless-sync-delay": "0",  # a new replica is back in 0.12 s instead of 4.6 s
-    "repl-backlog-size": "64mb",
-    "repl-timeout": "10",
+EMPTY = '""'
+
+DEFAULTS: Mapping[str, tuple[str, ...]] = {
+    "appendonly": ("yes",),
+    "repl-diskless-sync": ("yes",),
+    "repl-diskless-sync-delay": ("0",),  # a new replica is back in 0.12 s instead of 4.6 s
+    "repl-backlog-size": ("64mb",),
+    "repl-timeout": ("10",),
 }
 """What Shoal sets unless the topology's `redis:` says otherwise."""
 
@@ -113,19 +115,12 @@ def _listening(endpoint: Endpoint) -> Iterator[str]:
 
 
 def _directive_lines(topology: Topology) -> Iterator[str]:
-    directives = {name.lower(): value for name, value in topology.redis.items()}
-    for name, value in {**DEFAULTS, **directives}.items():
+    directives = {name.lower(): lines for name, lines in topology.redis.items()}
+    for name, lines in {**DEFAULTS, **directives}.items():
         if name == "save":
             yield 'save ""'  # each further line adds one: forget those that CONFIG REWRITE kept
-        for one in value if isinstance(value, list) else [value]:
-            yield f"{name} {_directive_value(one)}"
-
-
-def _directive_value(value: bool | float | str) -> str:
-    """A directive's arguments as redis.conf has them; text is taken as it is written."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value).strip() or '""'
+        for line in lines:
+            yield f"{name} {line.strip() or EMPTY}"
 
 
 def _password(topology: Topology) -> str | None:

@@ -3,6 +3,7 @@
 Pure: no clock, socket, file or process. `config` reads files into it; everything above reads it.
 """
 
+from shoal.topology.advice import warnings
 from shoal.topology.layout import (
     Layout,
     Node,
@@ -27,7 +28,7 @@ from shoal.topology.model import (
     Vip,
     majority,
 )
-from shoal.topology.rules import Problem, problems, warnings
+from shoal.topology.rules import Problem, problems
 from shoal.topology.values import Duration, Endpoint, Place, Size
 
 __all__ = [

@@ -1,20 +1,21 @@
 """What a topology comes to: every node with its name, host and endpoints.
 
-Rule: the layout follows from the topology and the chosen ports alone, so every process that reads the same file and
-the same state directory sees the same one. A port that the file does not give is chosen at `up` on loopback; on any
-other host it is the well-known one (offset when taken), since other machines must know it without asking.
+Rule: the layout follows from the topology and the chosen ports alone, so all processes that read the same file and
+the same state directory see the same one. A port that the file does not give is chosen at `up` on loopback; on any
+other host it is the well-known one (or the next that is not taken there), as other machines must know it unasked.
 
-    slots(topology) ── given ports ──► ports_to_choose ── chosen at `up` ──► lay_out ──► Layout
+    slots(topology) ── ports not given ──► ports_to_choose ── chosen at `up` ──► lay_out ──► Layout
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from shoal.errors import ConfigError
 from shoal.topology.model import LOOPBACK, Topology
-from shoal.topology.values import Endpoint, Place, is_loopback, is_wildcard, split_port
+from shoal.topology.values import MAX_PORT, Endpoint, Place, is_loopback, is_wildcard, split_listen
 
 Path = tuple[str | int, ...]
+"""A key path: ("shards", "a", "replicas", 0)."""
 
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
@@ -22,10 +23,12 @@ PROXY_PORT = 22121
 ADMIN_PORT = 22180
 STATS_PORT = 22222
 
+ANY_ADDRESS = "0.0.0.0"
+
 
 @dataclass(frozen=True, slots=True)
 class RedisNode:
-    """One redis server of a shard; `bootstrap_master` is only about the very first start."""
+    """One redis server of a shard. `bootstrap_master` is about the very first start only."""
 
     name: str
     shard: str
@@ -49,13 +52,13 @@ class ProxyNode:
 
     name: str
     host: str
+    address: str
     listens: Mapping[str, Endpoint]
     admin: Endpoint
     stats: Endpoint
-    address: str
 
     def reach(self, pool: str) -> Endpoint:
-        """Where clients connect: the listening endpoint, with the host's address in place of a wildcard."""
+        """Where clients connect: where it listens, with the host's address in place of a wildcard."""
         listen = self.listens[pool]
         return Endpoint(self.address, listen.port) if is_wildcard(listen.host) else listen
 
@@ -65,12 +68,18 @@ Node = RedisNode | SentinelNode | ProxyNode
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All nodes, in the order they are written: shards (master first), sentinels, proxies."""
+    """All nodes in the file's order: the shards' (master first), the sentinels, the proxies."""
 
     topology: Topology
     redis: tuple[RedisNode, ...]
     sentinels: tuple[SentinelNode, ...]
     proxies: tuple[ProxyNode, ...]
+
+    def nodes(self) -> tuple[Node, ...]:
+        return (*self.redis, *self.sentinels, *self.proxies)
+
+    def on_host(self, host: str) -> tuple[Node, ...]:
+        return tuple(node for node in self.nodes() if node.host == host)
 
     def shard_nodes(self, shard: str) -> tuple[RedisNode, ...]:
         return tuple(node for node in self.redis if node.shard == shard)
@@ -82,12 +91,6 @@ class Layout:
                 return node
         raise KeyError(name)
 
-    def nodes(self) -> tuple[Node, ...]:
-        return (*self.redis, *self.sentinels, *self.proxies)
-
-    def on_host(self, host: str) -> tuple[Node, ...]:
-        return tuple(node for node in self.nodes() if node.host == host)
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -96,15 +99,29 @@ class Slot:
     key: str
     path: Path
     host: str
+    address: str
     bind: str
     port: int | None
     usual: int
-    machine: str
-    """Equal for two sockets that share port numbers: one address, or any of loopback's."""
+
+    @property
+    def machine(self) -> str:
+        """Equal for sockets of which one listening on all addresses would take the other's port."""
+        return "loopback" if is_loopback(self.address) else self.address
+
+    @property
+    def to_choose(self) -> bool:
+        return self.port is None and self.machine == "loopback"
+
+    def clashes(self, other: "Slot") -> bool:
+        """Whether both cannot have the same port."""
+        if self.machine != other.machine:
+            return False
+        return self.bind == other.bind or is_wildcard(self.bind) or is_wildcard(other.bind)
 
 
 def redis_name(shard: str, number: int) -> str:
-    """The name of a shard's node; 1 is the master of the first start."""
+    """The name of a shard's node; number 1 is the master of the first start."""
     return f"{shard}-{number}"
 
 
@@ -113,104 +130,108 @@ def sentinel_name(number: int) -> str:
 
 
 def slots(topology: Topology) -> Iterator[Slot]:
-    """Every listening socket of the topology, in the order of the layout."""
+    """Every listening socket, in the order of the layout."""
     for shard, spec in topology.shards.items():
         paths: list[Path] = [("master",), *(("replicas", index) for index in range(len(spec.replicas)))]
         for number, (path, place) in enumerate(zip(paths, (spec.master, *spec.replicas), strict=True), 1):
-            yield _placed(topology, redis_name(shard, number), ("shards", shard, *path), place, REDIS_PORT)
+            yield _placed(topology, redis_name(shard, number), ("shards", shard, *path), place)
     for index, place in enumerate(topology.sentinel.nodes):
-        path = ("sentinel", "nodes", index)
-        yield _placed(topology, sentinel_name(index + 1), path, place, SENTINEL_PORT)
+        yield _placed(topology, sentinel_name(index + 1), ("sentinel", "nodes", index), place)
     for name in topology.proxy.nodes:
         yield from _proxy_slots(topology, name)
 
 
-def _placed(topology: Topology, key: str, path: Path, place: Place, usual: int) -> Slot:
+def _placed(topology: Topology, key: str, path: Path, place: Place) -> Slot:
     address = topology.address(place.host)
-    return Slot(key, path, place.host, address, place.port, usual, _machine(address))
+    usual = SENTINEL_PORT if path[0] == "sentinel" else REDIS_PORT
+    return Slot(key, path, place.host, address, address, place.port, usual)
 
 
 def _proxy_slots(topology: Topology, name: str) -> Iterator[Slot]:
     node = topology.proxy.nodes[name]
     address = topology.address(node.host)
-    machine = _machine(address)
     here: Path = ("proxy", "nodes", name)
     for pool, spec in topology.pools.items():
-        bind, port = listening(spec.listen) if spec.listen else (None, None)
-        path: Path = ("pools", pool, "listen") if port else here
+        bind, port = split_listen(spec.listen) if spec.listen else (None, None)
+        path: Path = here if port is None else ("pools", pool, "listen")
         if node.port is not None and len(topology.pools) == 1:
             port, path = node.port, (*here, "port")
         if bind is None:
-            bind = "0.0.0.0" if topology.vip else address  # noqa: S104  the VIP is not on the host at start
-        yield Slot(f"{name}.{pool}", path, node.host, bind, port, PROXY_PORT, machine)
-    yield Slot(f"{name}.admin", (*here, "admin"), node.host, LOOPBACK, node.admin, ADMIN_PORT, machine)
-    yield Slot(f"{name}.stats", (*here, "stats"), node.host, LOOPBACK, node.stats, STATS_PORT, machine)
+            bind = ANY_ADDRESS if topology.vip else address  # the VIP may be on the other host when a proxy starts
+        yield Slot(f"{name}.{pool}", path, node.host, address, bind, port, PROXY_PORT)
+    yield Slot(f"{name}.admin", (*here, "admin"), node.host, address, LOOPBACK, node.admin, ADMIN_PORT)
+    yield Slot(f"{name}.stats", (*here, "stats"), node.host, address, LOOPBACK, node.stats, STATS_PORT)
 
 
-def listening(listen: str) -> tuple[str | None, int | None]:
-    """Split a pool's `listen`: "0.0.0.0:22121", ":22121" or "22121"; ValueError if it is neither."""
-    if listen.removeprefix(":").isdigit():
-        return None, split_port(f"any:{listen.removeprefix(':')}")[1]
-    return split_port(listen)
-
-
-def _machine(address: str) -> str:
-    return "loopback" if is_loopback(address) else address
+def clashes(wanted: Sequence[Slot]) -> Iterator[tuple[Slot, Slot]]:
+    """The pairs of slots that were given the same socket, the earlier one first."""
+    by_port: dict[int, list[Slot]] = {}
+    for slot in wanted:
+        if slot.port is not None:
+            for earlier in by_port.get(slot.port, ()):
+                if slot.clashes(earlier):
+                    yield earlier, slot
+                    break
+            by_port.setdefault(slot.port, []).append(slot)
 
 
 def ports_to_choose(topology: Topology) -> tuple[str, ...]:
-    """The keys of the ports that must be chosen on this machine before the layout is known."""
-    return tuple(slot.key for slot in slots(topology) if _must_choose(slot))
-
-
-def _must_choose(slot: Slot) -> bool:
-    return slot.port is None and slot.machine == "loopback"
-
-
-def _resolve(topology: Topology, chosen: Mapping[str, int]) -> dict[str, Endpoint]:
-    """Give every slot its endpoint; two slots that end on one port are an error that names both."""
-    wanted = list(slots(topology))
-    taken = {(slot.machine, slot.port): slot.key for slot in wanted if slot.port is not None}
-    endpoints: dict[str, Endpoint] = {}
-    for slot in wanted:
-        port = slot.port
-        if port is None and _must_choose(slot):
-            port = chosen.get(slot.key)
-            if port is None:
-                raise ConfigError(
-                    f'no port is chosen yet for "{slot.key}"',
-                    hint="start the cluster once with `shoal up`, or give the port in the file",
-                )
-        elif port is None:
-            port = next(p for p in range(slot.usual, 65536) if (slot.machine, p) not in taken)
-        owner = taken.setdefault((slot.machine, port), slot.key)
-        if owner != slot.key:
-            raise ConfigError(f'"{slot.key}" and "{owner}" would both listen on port {port} of {slot.bind}')
-        endpoints[slot.key] = Endpoint(slot.bind, port)
-    return endpoints
+    """The keys of the ports that must be chosen on this machine before there is a layout."""
+    return tuple(slot.key for slot in slots(topology) if slot.to_choose)
 
 
 def lay_out(topology: Topology, chosen: Mapping[str, int]) -> Layout:
     """The layout, with `chosen` for the ports that the file leaves open; ConfigError names one that is missing."""
-    at = _resolve(topology, chosen)
+    at = _endpoints(topology, chosen)
     redis = [
-        RedisNode(name := redis_name(shard, number), shard, place.host, at[name], number == 1)
+        RedisNode(redis_name(shard, number), shard, place.host, at[redis_name(shard, number)], number == 1)
         for shard, spec in topology.shards.items()
         for number, place in enumerate((spec.master, *spec.replicas), 1)
     ]
     sentinels = [
-        SentinelNode(name := sentinel_name(number), place.host, at[name])
+        SentinelNode(sentinel_name(number), place.host, at[sentinel_name(number)])
         for number, place in enumerate(topology.sentinel.nodes, 1)
     ]
     proxies = [
         ProxyNode(
             name=name,
             host=node.host,
+            address=topology.address(node.host),
             listens={pool: at[f"{name}.{pool}"] for pool in topology.pools},
             admin=at[f"{name}.admin"],
             stats=at[f"{name}.stats"],
-            address=topology.address(node.host),
         )
         for name, node in topology.proxy.nodes.items()
     ]
     return Layout(topology, tuple(redis), tuple(sentinels), tuple(proxies))
+
+
+def _endpoints(topology: Topology, chosen: Mapping[str, int]) -> dict[str, Endpoint]:
+    """Every slot's endpoint: the port that the file gives, the chosen one, or the usual one."""
+    wanted = list(slots(topology))
+    taken: dict[int, list[Slot]] = {}
+    ports: dict[str, int] = {}
+    for slot in wanted:
+        port = chosen.get(slot.key) if slot.to_choose else slot.port
+        if port is not None:
+            ports[slot.key] = port
+            taken.setdefault(port, []).append(slot)
+        elif slot.to_choose:
+            raise ConfigError(
+                f'no port has been chosen for "{slot.key}"',
+                hint="`shoal up` chooses it and keeps it in the state directory; or give it in the file",
+            )
+    for slot in wanted:
+        if slot.key not in ports:
+            ports[slot.key] = _next_free(slot, taken)
+    return {slot.key: Endpoint(slot.bind, ports[slot.key]) for slot in wanted}
+
+
+def _next_free(slot: Slot, taken: dict[int, list[Slot]]) -> int:
+    port = slot.usual
+    while any(slot.clashes(other) for other in taken.get(port, ())):
+        port += 1
+    if port > MAX_PORT:
+        raise ConfigError(f'no port is left for "{slot.key}"', hint="give it in the file")
+    taken.setdefault(port, []).append(slot)
+    return port

@@ -1,0 +1,161 @@
+"""A YAML file as plain values that still know their lines.
+
+Owns the parsing of YAML and the way from a key path to a line. Rule: any text gives a Document or one ConfigError;
+what YAML allows but a configuration cannot mean (a key twice, a tag, a list as a key) is a flaw with its place, and
+reading goes on. Keys are always text, as they are written. Called by `config`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
+
+from shoal.errors import ConfigError
+
+Path = tuple[str | int, ...]
+
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = frozenset(f"{_TAG}{kind}" for kind in ("str", "timestamp", "merge", "value"))
+_MOST_NODES = 100_000
+"""More values than this is no topology, but anchors that multiply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something in the file that cannot be meant."""
+
+    place: tuple[int, int]
+    path: Path
+    what: str
+    hint: str | None = None
+
+
+@dataclass
+class Document:
+    """The values of a file, the flaws found on the way, and where each key stands."""
+
+    name: str
+    root: Node | None = None
+    data: Any = None
+    flaws: list[Flaw] = field(default_factory=list)
+
+    def place(self, path: Path) -> tuple[int, int]:
+        """Line and column where a key path stands, or the part of it that the file has."""
+        node, mark = self.root, self.root
+        for part in path:
+            step = _step(node, part)
+            if step is None:
+                break
+            mark, node = step
+        return (1, 1) if mark is None else _place(mark)
+
+
+def read(text: str, name: str) -> Document:
+    """Parse a file's text; ConfigError if it is not YAML."""
+    try:
+        root = YAML(typ="safe", pure=True).compose(text)
+        document = Document(name, root)
+        document.data = None if root is None else _Builder(document).build(root, ())
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
+        raise ConfigError(
+            f"not YAML: {error.problem or error.context}", where=where, hint=_syntax_hint(error)
+        ) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError("not YAML: a character that a text file cannot have", where=f"{name}:{line}") from None
+    except YAMLError as error:
+        raise ConfigError(f"not YAML: {str(error).splitlines()[0]}", where=name) from None
+    except RecursionError:
+        raise ConfigError("not a topology: nested too deeply", where=name) from None
+    return document
+
+
+def _syntax_hint(error: MarkedYAMLError) -> str | None:
+    problem = str(error.problem)
+    if "\\t" in problem:
+        return "indent with spaces: YAML allows no tabs there"
+    if "cannot start any token" in problem:
+        return "put the value in quotes"
+    if "mapping values are not allowed" in problem:
+        return 'put a value that has ": " in it in quotes, and indent the keys of one map alike'
+    return None
+
+
+def _place(node: Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _step(node: Node | None, part: str | int) -> tuple[Node, Node] | None:
+    """The node that shows a part of a key path, and the node of its value."""
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            if isinstance(key, ScalarNode) and key.value == part:
+                return key, value
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None
+
+
+class _Builder:
+    """Makes plain values of nodes."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.built = 0
+
+    def build(self, node: Node, path: Path) -> Any:
+        self.built += 1
+        if self.built > _MOST_NODES:
+            raise ConfigError("not a topology: too many values", where=self.document.name)
+        if isinstance(node, MappingNode):
+            return dict(self._items(node, path))
+        if isinstance(node, SequenceNode):
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self._scalar(node, path)
+
+    def _items(self, node: MappingNode, path: Path) -> Iterator[tuple[str, Any]]:
+        first: dict[str, Node] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self._flaw(key, path, "a key that is a list or a map", "keys are plain words")
+                continue
+            name = str(key.value)
+            if name in first:
+                line = first[name].start_mark.line + 1
+                self._flaw(key, (*path, name), f'"{name}" is given twice, first in line {line}', "keep one of them")
+                continue
+            first[name] = key
+            yield name, self.build(value, (*path, name))
+
+    def _scalar(self, node: Node, path: Path) -> Any:
+        tag, text = str(node.tag), str(node.value)
+        if tag == f"{_TAG}null":
+            return None
+        if tag == f"{_TAG}bool":
+            return text.lower() in ("true", "yes", "on")
+        if tag in (f"{_TAG}int", f"{_TAG}float"):
+            return _number(text, whole=tag.endswith("int"))
+        if tag not in _TEXT_TAGS:
+            self._flaw(node, path, "a YAML tag, which means nothing here", "write the value without it")
+        return text
+
+    def _flaw(self, node: Node, path: Path, what: str, hint: str) -> None:
+        self.document.flaws.append(Flaw(_place(node), path, what, hint))
+
+
+def _number(text: str, *, whole: bool) -> int | float | str:
+    """A number as YAML 1.2 writes it; what turns out to be none stays text."""
+    plain = text.replace("_", "").lower()
+    try:
+        if not whole:
+            return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
+        base = 8 if "0o" in plain else 16 if "0x" in plain else 10
+        return int(plain, base)
+    except ValueError:
+        return text
