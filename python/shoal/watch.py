@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 ANSWER_TIMEOUT = 0.5
 TILT_PERIOD = 1.0
 TICK = 0.1
+GATHER = 0.002
 BACKOFF_FIRST, BACKOFF_LAST = 0.05, 1.0
 QUIET_LIMIT = 2.0
 """A subscription that has been quiet for so long is asked whether it lives."""
@@ -71,9 +72,9 @@ class Pace:
         self._waiter: asyncio.Future[None] | None = None
 
     def sending(self, interval: float) -> None:
-        """A poll is sent now, the next one is due after the interval."""
+        """A poll is sent now, the next one is due when the clock next strikes, as it is for all sentinels."""
         self.sent = asyncio.get_running_loop().time()
-        self.due = self.sent + interval
+        self.due = (self.sent // interval + 1) * interval
 
     def hurry(self, due: float) -> None:
         if due < self.due:
@@ -245,8 +246,8 @@ class Watch:
             if observation.event.kind is not Kind.LOOK:
                 self._publish()  # a lease that breaks breaks now
                 return
-        if self._pending is None:  # the answers of all sentinels often come together: one decision for all of them
-            self._pending = asyncio.get_running_loop().call_soon(self._publish)
+        if self._pending is None:  # the answers of all sentinels come close together: one decision for all of them
+            self._pending = asyncio.get_running_loop().call_later(GATHER, self._publish)
 
     async def _tick(self) -> None:
         """Decide again also when nothing is heard: a lease that runs out is news."""

@@ -101,6 +101,9 @@ class Reducer:
         self._confirm = confirm
         self._sentinels = {endpoint: _Sentinel(SentinelView(endpoint)) for endpoint in sentinels}
         self._masters = {name: MasterMemory(self.timing) for name in masters}
+        self._electorates: dict[
+            str, tuple[int, int]
+        ] = {}  # how many sentinels, and votes needed: until a report changes
 
     # ------------------------------------------------------------------------------------------------ observations
 
@@ -129,7 +132,11 @@ class Reducer:
             return  # an old answer, or the same again
         for name, memory in self._masters.items():
             before = None if last is None else (last.said.get(name), last.sent_ns)
-            memory.polled(poll.sentinel, poll.said.get(name), poll.sent_ns, before)
+            said = poll.said.get(name)
+            memory.polled(poll.sentinel, said, poll.sent_ns, before)
+            if said is None or before is None or before[0] is None or said.report is not before[0].report:
+                self._electorates.pop(name, None)
+                self._problems = None
         sentinel.poll = poll
         sentinel.view = replace(sentinel.view, last_seen_ns=poll.sent_ns)
 
@@ -151,7 +158,7 @@ class Reducer:
 
     def _immune(self, name: str, memory: MasterMemory, now_ns: int) -> bool:
         """No sentinel can be elected for this master now: too many have held it to be up, for too long."""
-        return memory.steady(now_ns) >= self._votes_needed(name)
+        return memory.steady(now_ns) >= self._electorate(name)[1]
 
     def confirm(self, name: str, master: Master) -> bool:
         """Commit a candidate whose ROLE says master; False if a later one is committed already."""
@@ -166,11 +173,13 @@ class Reducer:
 
     def decide(self, now_ns: int) -> View:
         """The view at this moment."""
+        if self._problems is None:
+            self._problems = tuple(self._find_problems())
         return View(
             at_ns=now_ns,
             masters={name: self._decide(name, memory, now_ns) for name, memory in self._masters.items()},
             sentinels={endpoint: sentinel.view for endpoint, sentinel in self._sentinels.items()},
-            problems=tuple(self._problems()),
+            problems=self._problems,
             heard=sum(sentinel.poll is not None for sentinel in self._sentinels.values()),
         )
 
@@ -201,7 +210,7 @@ class Reducer:
             if fresh and not said.report.failing_over:  # its address is the old master's until the very end
                 named.setdefault(said.report.endpoint, []).append(said.report.config_epoch)
         for endpoint, epochs in named.items():
-            if len(epochs) >= self._sentinel_count(name) // 2 + 1:
+            if len(epochs) > self._electorate(name)[0] // 2:
                 master = Master(endpoint, max(epochs))
                 known = memory.committed
                 if known is None or (master != known and master.config_epoch >= known.config_epoch):
@@ -230,7 +239,7 @@ class Reducer:
 
     def _lease(self, name: str, votes: Mapping[Endpoint, Vote], now_ns: int) -> tuple[int, str | None]:
         """Until when enough votes last together, and why not if they do not."""
-        needed = self._votes_needed(name)
+        needed = self._electorate(name)[1]
         lasting = sorted((vote.until_ns for vote in votes.values() if vote.until_ns > now_ns), reverse=True)
         if len(lasting) >= needed:
             return lasting[needed - 1], None
@@ -254,7 +263,7 @@ class Reducer:
             if is_newer(said.report, committed) and newer_ns <= self.timing.newer_hold * NS_PER_MS:
                 return f"sentinel {poll.sentinel} knows a later master, {said.report.endpoint}"
         for key, disturbance in list(memory.disturbances.items()):
-            if not self._over(disturbance, calm, self._sentinel_count(name) // 2 + 1, now_ns):
+            if not self._over(disturbance, calm, self._electorate(name)[0] // 2 + 1, now_ns):
                 return disturbance.text
             del memory.disturbances[key]
         return None
@@ -276,19 +285,23 @@ class Reducer:
             if sentinel.poll is not None and (said := sentinel.poll.said.get(name)) is not None:
                 yield sentinel.poll, said
 
-    def _sentinel_count(self, name: str) -> int:
-        """All sentinels that any of them knows; with a weaker rule than `require` only those configured."""
-        if self._rule is not LeaseRule.REQUIRE:
-            return len(self._sentinels)
-        return max([len(self._sentinels), *(said.report.other_sentinels + 1 for _, said in self._words(name))])
+    def _electorate(self, name: str) -> tuple[int, int]:
+        """How many sentinels there are for this master, and how many must vouch for it.
 
-    def _votes_needed(self, name: str) -> int:
-        count = self._sentinel_count(name)
-        if self._rule is not LeaseRule.REQUIRE:
-            return count // 2 + 1
-        return votes_needed(count, min((said.report.quorum for _, said in self._words(name)), default=count))
+        They are all that any of them knows; with a weaker rule than `require` only those configured.
+        """
+        known = self._electorates.get(name)
+        if known is None:
+            configured = len(self._sentinels)
+            reports = [said.report for _, said in self._words(name)]
+            count = max([configured, *(report.other_sentinels + 1 for report in reports)])
+            known = count, votes_needed(count, min((report.quorum for report in reports), default=count))
+            if self._rule is not LeaseRule.REQUIRE:
+                known = configured, configured // 2 + 1
+            self._electorates[name] = known
+        return known
 
-    def _problems(self) -> Iterator[str]:
+    def _find_problems(self) -> Iterator[str]:
         configured = len(self._sentinels)
         for name in self._masters:
             known = max((said.report.other_sentinels + 1 for _, said in self._words(name)), default=0)
