@@ -261,10 +261,10 @@ class RedisServer(Process):
                 "port": str(self.port),
                 "bind": LOOPBACK,
                 "dir": str(self.directory),
-                "save": '""',
+                "save": "",
                 "repl-diskless-sync-delay": "0",
             }
-            lines = [f"{key} {value}" for key, value in {**defaults, **self.directives}.items()]
+            lines = [f"{key} {quoted(value)}" for key, value in {**defaults, **self.directives}.items()]
             conf = self.directory / "redis.conf"
             if not conf.exists():  # Sentinel rewrites it: a restart must see what the server itself last wrote
                 conf.write_text("\n".join(lines) + "\n")
@@ -424,6 +424,12 @@ def link_up(replica: RedisServer) -> bool:
     with contextlib.closing(replica.client()) as client:
         state: Any = client.info("replication")
         return bool(state.get("master_link_status") == "up")
+
+
+def quoted(value: str) -> str:
+    """A directive's value as redis.conf reads it; "127.0.0.1 6379" stays two words."""
+    simple = all(part and not set(part) & set("\"'\\#") for part in value.split(" "))
+    return value if simple else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def have(program: str) -> Path | None:

@@ -33,7 +33,7 @@ def module_servers(engine: EngineProgram, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def shared_proxy(module_servers: Servers) -> PlaneHost:
     """A data plane over three masters, one worker, the settings of a plain pool."""
-    shards = {name: module_servers.redis(name, save='""') for name in SHARDS}
+    shards = {name: module_servers.redis(name) for name in SHARDS}
     host = PlaneHost("proxy", [], module_servers.directory / "proxy", servers=shards)
     return module_servers.adopt(host).start()
 

@@ -123,13 +123,13 @@ def test_a_hash_tag_keeps_keys_together(proxy: PlaneHost) -> None:
 
 
 def test_an_error_of_one_shard_is_the_answer_of_the_whole(proxy: PlaneHost) -> None:
-    shard = proxy.servers["a"]
-    with shard.client() as direct, Wire(proxy.address) as wire:
+    with proxy.servers["a"].client() as direct, Wire(proxy.address) as wire:
         direct.config_set("maxmemory", "1")
         try:
-            pairs = [part for number in range(30) for part in (f"key:{number}", "v")]
-            answer = wire.call("MSET", *pairs)
+            answer = wire.call("MSET", *(part for number in range(300) for part in (f"{number}:key", "v")))
             assert isinstance(answer, WireError)
+            assert answer.code == "OOM"
+            assert 'shard "a"' in answer
             assert wire.call("PING") == "PONG"
         finally:
             direct.config_set("maxmemory", "0")

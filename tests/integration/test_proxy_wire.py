@@ -103,7 +103,7 @@ def test_a_half_sent_value_stops_nobody_else(proxy: PlaneHost) -> None:
     with Wire(proxy.address) as uploader, Wire(proxy.address) as other:
         uploader.send(request[: MIB // 2])
         for number in range(100):  # over all shards, so also the one that the upload is for
-            assert other.call("SET", f"key:{number}", "v") == "OK"
+            assert other.call("SET", f"{number}:key", "v") == "OK"
         uploader.send(request[MIB // 2 :])
         assert uploader.reply() == "OK"
 
@@ -119,7 +119,7 @@ def test_a_client_that_reads_nothing_stops_nobody_else(proxy: PlaneHost) -> None
         sender = threading.Thread(target=ask_for_everything)
         sender.start()
         for number in range(100):
-            assert other.call("SET", f"key:{number}", "v") == "OK"
+            assert other.call("SET", f"{number}:key", "v") == "OK"
         greedy.socket.close()
         greedy.stream.close()
         sender.join(10)
@@ -141,8 +141,8 @@ def test_a_client_that_leaves_in_mid_flight_leaves_the_others_their_own_replies(
 @pytest.fixture(scope="module")
 def guarded(module_servers: Servers) -> PlaneHost:
     """A pool with a password, over servers with another one."""
-    shards = {name: module_servers.redis(f"guarded-{name}", requirepass="backend secret") for name in ("a", "b")}
-    settings = {"password": "client secret", "backend_password": "backend secret"}
+    shards = {name: module_servers.redis(f"guarded-{name}", requirepass="backend-secret") for name in ("a", "b")}
+    settings = {"password": "client secret", "backend_password": "backend-secret"}
     host = PlaneHost("guarded", [], module_servers.directory / "guarded", servers=shards, settings=settings)
     return module_servers.adopt(host).start()
 
