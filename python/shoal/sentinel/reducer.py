@@ -101,9 +101,9 @@ class Reducer:
         self._confirm = confirm
         self._sentinels = {endpoint: _Sentinel(SentinelView(endpoint)) for endpoint in sentinels}
         self._masters = {name: MasterMemory(self.timing) for name in masters}
-        self._electorates: dict[
-            str, tuple[int, int]
-        ] = {}  # how many sentinels, and votes needed: until a report changes
+        # what follows from the reports alone is kept until one changes
+        self._electorates: dict[str, tuple[int, int]] = {}
+        self._problems: tuple[str, ...] | None = None
 
     # ------------------------------------------------------------------------------------------------ observations
 
