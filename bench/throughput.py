@@ -24,9 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.harness import LOOPBACK, Process, Servers, free_port, have, redis_engine, wait_until
+from tests.proxies import start_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+
+    from tests.harness import Stack
 
 SHARDS = ("a", "b")
 SUBJECTS = ("shoal", "nutcracker")
@@ -119,34 +122,23 @@ def run_load(port: int, load: Load) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------------- subjects
 
 
-def start_nutcracker(servers: Servers, ports: dict[str, int]) -> Subject:
+def start_nutcracker(servers: Servers, stack: Stack) -> Subject:
     program = have("nutcracker")
     if program is None:
         sys.exit("no nutcracker: apt-get install nutcracker")
     port, stats, directory = free_port(), free_port(), servers.directory / "nutcracker"
     directory.mkdir()
     lines = ["main:", f"  listen: {LOOPBACK}:{port}", "  hash: fnv1a_64", "  distribution: ketama", "  redis: true"]
-    lines += ["  servers:", *(f"   - {LOOPBACK}:{ports[shard]}:1 {shard}" for shard in SHARDS)]
+    lines += ["  servers:", *(f"   - {LOOPBACK}:{stack.masters[shard].port}:1 {shard}" for shard in SHARDS)]
     (directory / "nutcracker.yml").write_text("\n".join(lines) + "\n")
     argv = [str(program), "-c", str(directory / "nutcracker.yml"), "-a", LOOPBACK, "-s", str(stats), "-v", "3"]
     return start(servers, "nutcracker", argv, port)
 
 
-def start_shoal(servers: Servers, ports: dict[str, int], sentinels: Iterable[int]) -> Subject:
+def start_shoal(servers: Servers, stack: Stack) -> Subject:
     """The whole proxy, control plane included: it follows three sentinels while it is measured."""
-    port, admin, stats = free_port(), free_port(), free_port()
-    directory = servers.directory / "shoal"
-    directory.mkdir()
-    topology = {
-        "cluster": "bench",
-        "hosts": {"here": LOOPBACK},
-        "shards": {shard: {"master": f"here:{ports[shard]}"} for shard in SHARDS},
-        "sentinel": {"nodes": [f"here:{one}" for one in sentinels]},
-        "proxy": {"nodes": {"proxy1": {"host": "here", "port": port, "admin": admin, "stats": stats}}},
-    }
-    (directory / "shoal.yaml").write_text(json.dumps(topology))  # JSON is YAML
-    argv = [str(Path(sys.executable).with_name("shoal")), "proxy", "-f", str(directory / "shoal.yaml")]
-    return start(servers, "shoal", [*argv, "--node", "proxy1"], port)
+    proxy = start_proxy(servers, stack)
+    return Subject("shoal", proxy.port, proxy.pid)
 
 
 def start(servers: Servers, name: str, argv: Sequence[str], port: int) -> Subject:
@@ -234,11 +226,9 @@ def main() -> None:
         sys.exit("no redis-server: apt-get install redis-server")
     repetitions = QUICK_REPETITIONS if options.quick else options.repetitions
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as directory, Servers(engine, Path(directory)) as servers:
-        masters = {shard: servers.redis(shard) for shard in SHARDS}
-        sentinels = [servers.sentinel(masters, name=f"sentinel{n}") for n in (1, 2, 3)]
-        ports = {shard: master.port for shard, master in masters.items()}
-        pids = [master.pid for master in masters.values()]
-        subjects = [start_shoal(servers, ports, [one.port for one in sentinels]), start_nutcracker(servers, ports)]
+        stack = servers.stack(SHARDS, replicas=0)
+        pids = [master.pid for master in stack.masters.values()]
+        subjects = [start_shoal(servers, stack), start_nutcracker(servers, stack)]
         results = [report(load, series(subjects, load, repetitions, pids)) for load in loads(options)]
     if options.json:
         machine = {"cores": os.cpu_count(), "kernel": os.uname().release}

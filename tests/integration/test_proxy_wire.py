@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.harness import wait_until
 from tests.integration.wire import Wire, WireError, command
@@ -167,7 +169,7 @@ def test_redis_py_logs_in(guarded: PlaneHost, protocol: int) -> None:
     with guarded.client(username="default", password="client secret", protocol=protocol) as client:
         assert client.ping()
     with (
-        guarded.client(password="wrong", protocol=protocol) as client,
+        guarded.client(password="wrong", protocol=protocol, retry=Retry(NoBackoff(), 0)) as client,
         pytest.raises((redis.AuthenticationError, redis.ResponseError)),
     ):
         client.ping()

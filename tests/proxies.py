@@ -1,0 +1,94 @@
+"""The whole proxy as users run it: `shoal proxy` in a process of its own, following real sentinels.
+
+Owns: the topology file that describes a harness stack, and the handle of a proxy over it.
+Rule: nothing of Shoal starts or restarts the servers here; what a test kills stays dead until the test says otherwise.
+Used by: the failure tests and the benchmark.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from tests.harness import LOOPBACK, Process, free_port, release_port, wait_until
+
+if TYPE_CHECKING:
+    from tests.harness import Servers, Stack
+
+SHOAL = Path(sys.executable).with_name("shoal")
+PROXY = "proxy1"
+
+
+@dataclass
+class ProxyServer(Process):
+    """One `shoal proxy`, with the port for clients and the one for its admin HTTP."""
+
+    port: int = 0
+    admin: int = 0
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return (LOOPBACK, self.port)
+
+    def client(self, **options: Any) -> redis.Redis:
+        options.setdefault("socket_timeout", 10.0)
+        return redis.Redis(host=LOOPBACK, port=self.port, **options)
+
+    def ask(self, path: str) -> Any:
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self.admin}{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def serves(self) -> bool:
+        """Whether a read reaches every shard: it has a route for all of them."""
+        assert self.running(), f"{self.name} ended:\n{self.log_tail()}"
+        with self.client(socket_timeout=1.0) as client:
+            return all(client.get(f"{number}:probe") is None for number in range(20))
+
+    def kill(self) -> None:
+        super().kill()
+        release_port(self.port)
+        release_port(self.admin)
+
+
+def topology_of(stack: Stack, proxy: ProxyServer, **sections: Any) -> dict[str, Any]:
+    """shoal.yaml for servers that are there already; `sections` are added to or replace what it says."""
+    some = stack.sentinels[0]
+    return {
+        "cluster": "trial",
+        "hosts": {"here": LOOPBACK},
+        "shards": {
+            shard: {
+                "master": f"here:{master.port}",
+                "replicas": [f"here:{replica.port}" for replica in stack.replicas[shard]],
+            }
+            for shard, master in stack.masters.items()
+        },
+        "sentinel": {
+            "nodes": [f"here:{sentinel.port}" for sentinel in stack.sentinels],
+            "quorum": some.quorum,
+            "down_after": f"{some.down_after_ms}ms",
+        },
+        "proxy": {
+            "nodes": {PROXY: {"host": "here", "port": proxy.port, "admin": proxy.admin, "stats": free_port()}},
+        },
+        **sections,
+    }
+
+
+def start_proxy(servers: Servers, stack: Stack, **sections: Any) -> ProxyServer:
+    """Start `shoal proxy` over `stack` and wait until it serves every shard."""
+    directory = servers.directory / PROXY
+    directory.mkdir()
+    file = directory / "shoal.yaml"
+    argv = [str(SHOAL), "proxy", "-f", str(file), "--node", PROXY]
+    proxy = servers.adopt(ProxyServer(PROXY, argv, directory, port=free_port(), admin=free_port()))
+    file.write_text(json.dumps(topology_of(stack, proxy, **sections), indent=1))  # JSON is YAML
+    proxy.launch()
+    wait_until(proxy.serves, 10, "the proxy to serve every shard")
+    return proxy
