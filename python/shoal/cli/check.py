@@ -1,23 +1,164 @@
 """`shoal check`: validates a topology file and prints what it means."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from shoal import config
+from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from shoal.cli.printer import Printer
+from shoal.cli.ring import ring_of
+from shoal.engine import find_engine
+from shoal.topology import (
+    LOCAL,
+    Endpoint,
+    Layout,
+    Pool,
+    ProxyNode,
+    Topology,
+    lay_out,
+    ports_to_choose,
+    warnings,
+)
+
+TO_CHOOSE = 0
+"""Stands for a port that `shoal up` will choose."""
 
 
-def command(
-    file: Annotated[Path, typer.Option("-f", "--file", help="The topology file.")] = Path("shoal.yaml"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> int:
+def command(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> int:
     """Validate a topology file and print what it means."""
     topology = config.load(file)
+    layout = lay_out(topology, dict.fromkeys(ports_to_choose(topology), TO_CHOOSE))
+    if topology.engine is not None and any(node.host == LOCAL for node in layout.nodes()):
+        find_engine(topology.engine)
     printer = Printer()
     if as_json:
-        printer.json(topology.model_dump(mode="json"))
-    else:
-        printer.data(f"{file}: valid")
+        printer.json({"file": str(file), **_meaning(layout), "warnings": warnings(topology)})
+        return 0
+    for line in _lines(layout):
+        printer.data(line)
+    for sentence in warnings(topology):
+        printer.warning(sentence)
+    printer.talk(f"{file}: valid")
     return 0
+
+
+def _may_be_lost(topology: Topology) -> int:
+    """Sentinels that may be lost while a failover still happens."""
+    return len(topology.sentinel.nodes) - topology.sentinel.quorum
+
+
+# ---------------------------------------------------------------------------------------------------------- for people
+
+
+def _lines(layout: Layout) -> Iterator[str]:
+    topology = layout.topology
+    yield f"cluster {topology.cluster}"
+    yield ""
+    yield from _table([("shard", "node", "at first", "host", "endpoint"), *_shard_rows(layout)])
+    yield ""
+    yield from _table([("pool", "shard", "of the ring", "how"), *_pool_rows(topology)])
+    yield ""
+    yield from _table([("sentinel", "host", "endpoint"), *_sentinel_rows(layout)])
+    yield _quorum_line(topology)
+    yield ""
+    pools = [f"clients of {pool}" if len(topology.pools) > 1 else "clients" for pool in topology.pools]
+    yield from _table([("proxy", "host", *pools, "admin", "statistics"), *map(_proxy_row, layout.proxies)])
+    if ports_to_choose(topology):
+        yield ""
+        yield "* a free port, chosen at the first `shoal up` and kept"
+
+
+def _shard_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
+    for shard in layout.topology.shards:
+        label = shard
+        for node in layout.shard_nodes(shard):
+            role = "master" if node.bootstrap_master else "replica"
+            yield label, node.name, role, node.host, _shown(node.endpoint)
+            label = ""
+
+
+def _pool_rows(topology: Topology) -> Iterator[tuple[str, ...]]:
+    for pool, spec in topology.pools.items():
+        label, how = pool, _how(spec)
+        for shard, share in ring_of(topology, pool).shares().items():
+            yield label, shard, f"{share:.1%}", how
+            label = how = ""
+
+
+def _how(spec: Pool) -> str:
+    tag = "" if spec.hash_tag is None else f", hash tag {spec.hash_tag}"
+    return f"{spec.hash}, {spec.distribution}{tag}"
+
+
+def _sentinel_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
+    return ((node.name, node.host, _shown(node.endpoint)) for node in layout.sentinels)
+
+
+def _quorum_line(topology: Topology) -> str:
+    count, lost = len(topology.sentinel.nodes), _may_be_lost(topology)
+    return f"quorum {topology.sentinel.quorum} of {count}: {lost or 'none'} of them may be lost"
+
+
+def _proxy_row(node: ProxyNode) -> tuple[str, ...]:
+    return node.name, node.host, *map(_shown, (*node.listens.values(), node.admin, node.stats))
+
+
+def _shown(endpoint: Endpoint) -> str:
+    return str(endpoint) if endpoint.port != TO_CHOOSE else str(endpoint).removesuffix(str(TO_CHOOSE)) + "*"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Rows with their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+# -------------------------------------------------------------------------------------------------------- for programs
+
+
+def _meaning(layout: Layout) -> dict[str, Any]:
+    topology = layout.topology
+    return {
+        "cluster": topology.cluster,
+        "shards": [
+            {
+                "name": name,
+                "weight": shard.weight,
+                "nodes": [
+                    {"name": node.name, "host": node.host, **_endpoint(node.endpoint), "master": node.bootstrap_master}
+                    for node in layout.shard_nodes(name)
+                ],
+            }
+            for name, shard in topology.shards.items()
+        ],
+        "pools": [
+            {
+                "name": name,
+                "hash": spec.hash,
+                "distribution": spec.distribution,
+                "hash_tag": spec.hash_tag,
+                "shares": ring_of(topology, name).shares(),
+            }
+            for name, spec in topology.pools.items()
+        ],
+        "sentinels": {
+            "nodes": [{"name": node.name, "host": node.host, **_endpoint(node.endpoint)} for node in layout.sentinels],
+            "quorum": topology.sentinel.quorum,
+            "may_be_lost": _may_be_lost(topology),
+        },
+        "proxies": [
+            {
+                "name": node.name,
+                "host": node.host,
+                "listens": {pool: _endpoint(endpoint) for pool, endpoint in node.listens.items()},
+                "admin": _endpoint(node.admin),
+                "stats": _endpoint(node.stats),
+            }
+            for node in layout.proxies
+        ],
+    }
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {"address": endpoint.host, "port": None if endpoint.port == TO_CHOOSE else endpoint.port}

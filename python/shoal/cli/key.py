@@ -1,14 +1,155 @@
-"""`shoal key KEY`: which shard holds a key, and why."""
+"""`shoal key KEY`: which shard holds a key, and why.
 
+The ring follows from the file alone. The endpoint is the present master's when a majority of sentinels of the running
+cluster names one; otherwise it is the file's, and the output says so.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from shoal import config, state
+from shoal.ask import Line, Silent
+from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption, StateOption
+from shoal.cli.printer import Printer
+from shoal.cli.ring import ring_of
+from shoal.topology import Endpoint, Layout, Topology, lay_out, majority, ports_to_choose
 
-def command(
+
+@dataclass(frozen=True)
+class Answer:
+    """Where a key is in one pool, and the steps that lead there."""
+
+    pool: str
+    shard: str
+    endpoint: str | None
+    endpoint_from: str
+    hashed: str
+    hash: str
+    hash_name: str
+    point: str | None
+    distribution: str
+
+
+def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     key: Annotated[str, typer.Argument(help="The key.")],
-    file: Annotated[Path, typer.Option("-f", "--file", help="The topology file.")] = Path("shoal.yaml"),
+    hexadecimal: Annotated[bool, typer.Option("--hex", help="KEY is bytes in hexadecimal.")] = False,
+    pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only this pool.")] = None,
+    file: FileOption = DEFAULT_FILE,
+    directory: StateOption = None,
+    as_json: JsonOption = False,
 ) -> int:
     """Which shard holds a key, and why."""
-    raise NotImplementedError
+    raw = _key_bytes(key, hexadecimal=hexadecimal)
+    topology = config.load(file)
+    if pool is not None and pool not in topology.pools:
+        raise typer.BadParameter(f"there is no pool {pool!r}, only {', '.join(topology.pools)}", param_hint="--pool")
+    pools = [pool] if pool is not None else list(topology.pools)
+    layout = _layout(topology, state.beside(file) if directory is None else directory)
+    answers = [_locate(topology, layout, name, raw) for name in pools]
+    printer = Printer()
+    if as_json:
+        printer.json({"key": _text(raw), "hex": raw.hex(), "pools": [asdict(answer) for answer in answers]})
+        return 0
+    for answer in answers:
+        for line in _lines(answer, raw):
+            printer.data(line)
+    return 0
+
+
+def _key_bytes(key: str, *, hexadecimal: bool) -> bytes:
+    if not hexadecimal:
+        return os.fsencode(key)
+    try:
+        return bytes.fromhex(key)
+    except ValueError as error:
+        raise typer.BadParameter(f"{key!r} is not hexadecimal: {error}", param_hint="KEY") from None
+
+
+def _layout(topology: Topology, directory: Path) -> Layout | None:
+    """The layout, if all ports are known: given in the file, or chosen by an earlier `up`."""
+    ports = state.load_ports(directory)
+    return lay_out(topology, ports) if set(ports_to_choose(topology)) <= ports.keys() else None
+
+
+def _locate(topology: Topology, layout: Layout | None, pool: str, key: bytes) -> Answer:
+    spec = topology.pools[pool]
+    located = ring_of(topology, pool).locate(key)
+    endpoint, source = _master(layout, located.shard)
+    return Answer(
+        pool=pool,
+        shard=located.shard,
+        endpoint=None if endpoint is None else str(endpoint),
+        endpoint_from=source,
+        hashed=_text(located.tagged),
+        hash=f"0x{located.hash:08x}",
+        hash_name=spec.hash,
+        point=None if located.point is None else f"0x{located.point:08x}",
+        distribution=spec.distribution,
+    )
+
+
+def _master(layout: Layout | None, shard: str) -> tuple[Endpoint | None, str]:
+    """The shard's master, and who says so."""
+    if layout is None:
+        return None, "its port is chosen at the first `shoal up`"
+    votes = Counter(asyncio.run(_ask_sentinels(layout, shard)))
+    for endpoint, count in votes.most_common(1):
+        if count >= majority(len(layout.sentinels)):
+            return endpoint, f"the master, say {count} of {len(layout.sentinels)} sentinels"
+    first = next(node for node in layout.shard_nodes(shard) if node.bootstrap_master)
+    return first.endpoint, "the master at the first start; no majority of sentinels answers"
+
+
+async def _ask_sentinels(layout: Layout, shard: str) -> list[Endpoint]:
+    secret = layout.topology.auth.password
+    password = None if secret is None else secret.get_secret_value()
+    answers = await asyncio.gather(*(_ask(node.endpoint, password, shard) for node in layout.sentinels))
+    return [answer for answer in answers if answer is not None]
+
+
+async def _ask(sentinel: Endpoint, password: str | None, shard: str) -> Endpoint | None:
+    line = Line(sentinel, password)
+    try:
+        reply: Any = await line.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", shard)
+    except Silent:
+        return None
+    finally:
+        await line.close()
+    return None if reply is None else Endpoint(reply[0].decode(), int(reply[1]))
+
+
+def _lines(answer: Answer, key: bytes) -> list[str]:
+    part = "the whole key" if answer.hashed == _text(key) else "what its hash tag encloses"
+    lines = [
+        f"{_text(key)} is on shard {answer.shard}",
+        f"  pool      {answer.pool}",
+        f"  endpoint  {answer.endpoint or 'not known yet'} ({answer.endpoint_from})",
+        f"  hashed    {answer.hashed} ({part})",
+        f"  hash      {answer.hash} ({answer.hash_name})",
+    ]
+    if answer.point is not None:
+        lines.append(f"  point     {answer.point} ({answer.distribution}: the first on the ring at or after the hash)")
+    elif answer.distribution == "modula":
+        lines.append("  slot      the hash modulo the sum of the weights (modula)")
+    else:
+        lines.append("  warning   distribution is random: the key may be on any shard")
+    return lines
+
+
+def _text(raw: bytes) -> str:
+    """A key as a person can read it: in quotes, and what is not printable text escaped."""
+    return '"' + "".join(map(_character, raw.decode("utf-8", "surrogateescape"))) + '"'
+
+
+def _character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
