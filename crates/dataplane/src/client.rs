@@ -28,6 +28,10 @@ pub(crate) enum Gate {
 }
 
 /// A client.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts; each pair of them occurs"
+)]
 pub(crate) struct Client {
     pub(crate) handle: Handle,
     pub(crate) socket: TcpStream,
@@ -60,7 +64,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(handle: Handle, socket: TcpStream, pool: u16, number: u64, authenticated: bool) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        socket: TcpStream,
+        pool: u16,
+        number: u64,
+        authenticated: bool,
+    ) -> Self {
         Self {
             handle,
             socket,

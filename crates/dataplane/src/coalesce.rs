@@ -68,13 +68,18 @@ impl Split {
             Merge::Sum => self.sum(),
             Merge::Array => self.array(),
         };
-        merged
-            .unwrap_or_else(|| b"-ERR a shard answered in a form that cannot be merged\r\n".to_vec())
+        merged.unwrap_or_else(|| {
+            b"-ERR a shard answered in a form that cannot be merged\r\n".to_vec()
+        })
     }
 
     fn failure<'n>(&self, write: bool, name: &impl Fn(usize) -> &'n str) -> Option<Vec<u8>> {
         let failed = self.parts.iter().find(|part| !part.succeeded())?;
-        if write && self.parts.iter().any(|part| part.outcome == Some(Outcome::Unknown))
+        if write
+            && self
+                .parts
+                .iter()
+                .any(|part| part.outcome == Some(Outcome::Unknown))
             || write && self.partly_done() && matches!(failed.outcome, Some(Outcome::NotSent(_)))
         {
             let list: Vec<String> = self

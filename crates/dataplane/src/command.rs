@@ -13,8 +13,6 @@ mod table;
 pub use keys::{CountErrors, KeyError, Keys};
 pub use table::COMMANDS;
 
-use std::fmt;
-
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Command {
@@ -170,37 +168,4 @@ const fn slot_of(name: &[u8]) -> usize {
     let mixed = ((head | LOWER_CASE) ^ (tail | LOWER_CASE).rotate_left(29) ^ name.len() as u64)
         .wrapping_mul(MIX);
     (mixed >> (u64::BITS - SLOTS.trailing_zeros())) as usize
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        })
-    }
-}
-
-impl fmt::Display for Repeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Safe => "safe",
-            Self::Bare => "bare",
-            Self::Unsafe => "unsafe",
-        })
-    }
-}
-
-/// `single`, `split array`, `local`, `unsupported: <why>`.
-impl fmt::Display for RouteKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Single => f.write_str("single"),
-            Self::Split(Merge::Array) => f.write_str("split array"),
-            Self::Split(Merge::Sum) => f.write_str("split sum"),
-            Self::Split(Merge::Ok) => f.write_str("split ok"),
-            Self::Local(_) => f.write_str("local"),
-            Self::Unsupported(why) => write!(f, "unsupported: {why}"),
-        }
-    }
 }

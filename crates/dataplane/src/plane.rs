@@ -161,7 +161,10 @@ impl Plane {
 
     /// The epoch that every worker has reached.
     pub fn acked_epoch(&self) -> u64 {
-        let epochs = self.mailboxes.iter().map(|mailbox| mailbox.stats.epoch.get());
+        let epochs = self
+            .mailboxes
+            .iter()
+            .map(|mailbox| mailbox.stats.epoch.get());
         epochs.min().unwrap_or(0)
     }
 
@@ -250,6 +253,10 @@ impl Plane {
 
     /// Stops listening, lets what is unanswered finish for up to `drain`, and ends the workers.
     /// Returns whether all of them ended in time.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the control plane's thread waits for the workers; no worker sleeps"
+    )]
     pub fn stop(&self, drain: Duration) -> bool {
         for mailbox in &self.mailboxes {
             mailbox.stop();
@@ -278,7 +285,9 @@ impl Plane {
 
 fn check(configs: &[PoolConfig], workers: usize) -> Result<(), PlaneError> {
     if workers == 0 {
-        return Err(PlaneError::Config("there must be at least one worker".into()));
+        return Err(PlaneError::Config(
+            "there must be at least one worker".into(),
+        ));
     }
     for config in configs {
         if config.shards.is_empty() {

@@ -169,8 +169,8 @@ impl Reactor {
     /// Waits up to `millis` and puts what is ready into `events`.
     pub(crate) fn wait(&self, millis: u64, events: &mut Events) -> io::Result<()> {
         let timeout = Timespec {
-            tv_sec: (millis / 1000) as i64,
-            tv_nsec: (millis % 1000 * 1_000_000) as i64,
+            tv_sec: (millis / 1000).cast_signed(),
+            tv_nsec: (millis % 1000 * 1_000_000).cast_signed(),
         };
         events.0.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut events.0), Some(&timeout)) {

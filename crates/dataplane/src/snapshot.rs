@@ -125,9 +125,7 @@ impl Snapshot {
         self.pools
             .iter()
             .find(|pool| pool.shards.contains(&shard))
-            .map_or("?", |pool| {
-                &pool.config.shards[shard - pool.shards.start].0
-            })
+            .map_or("?", |pool| &pool.config.shards[shard - pool.shards.start].0)
     }
 
     pub(crate) fn pool_of(&self, shard: usize) -> &Pool {

@@ -18,8 +18,8 @@ mod shard;
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
@@ -122,7 +122,7 @@ impl Now {
 /// Nanoseconds of `CLOCK_BOOTTIME`.
 pub(crate) fn boot_nanos() -> Nanos {
     let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
 /// A worker's whole state.

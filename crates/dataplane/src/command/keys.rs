@@ -5,8 +5,6 @@
 //! is a key on the wrong shard. Most commands have one key at a fixed place, which
 //! [`Command::first_key`] gives without looking at the request.
 
-use std::fmt;
-
 use super::Command;
 use crate::resp::{self, Span};
 
@@ -330,33 +328,5 @@ impl<'a> Arguments<'a> {
             .into_iter()
             .find(|option| option.eq_ignore_ascii_case(word))
             .unwrap_or_default()
-    }
-}
-
-/// The rule in words that a test can take apart: `range 1 -1 2`, `count 2 also 1`, `streams`.
-impl fmt::Display for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Range { first, last, step } => write!(f, "range {first} {last} {step}"),
-            Self::Count {
-                at,
-                also: None,
-                step,
-                ..
-            } => write!(f, "count {at} step {step}"),
-            Self::Count {
-                at,
-                also: Some(also),
-                step,
-                ..
-            } => {
-                write!(f, "count {at} step {step} also {also}")
-            }
-            Self::Subcommand(names) => write!(f, "subcommand {}", names.join(" ")),
-            Self::Streams => f.write_str("streams"),
-            Self::Sort => f.write_str("sort"),
-            Self::GeoRadius { options } => write!(f, "georadius {options}"),
-        }
     }
 }

@@ -7,10 +7,11 @@
 //! A request whose client is gone is dropped, never sent.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::shard::Held;
 use super::Worker;
 use super::requests::Step;
+use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
@@ -101,7 +102,8 @@ impl Worker {
         let pool = self.pool_index(shard);
         let mut held = std::mem::take(&mut self.shards[shard].held);
         // They came back in no order; only the order of each client's own matters.
-        held.make_contiguous().sort_by(|a, b| a.owner.in_order(b.owner));
+        held.make_contiguous()
+            .sort_by(|a, b| a.owner.in_order(b.owner));
         let mut behind: HashSet<Handle> = HashSet::new();
         for request in held {
             let Owner::Client { client, .. } = request.owner else {
@@ -116,15 +118,12 @@ impl Worker {
             } else {
                 self.takes(shard, request.lane, request.access)
             };
-            match backend {
-                Some(backend) => {
-                    self.no_longer_held(pool, &request);
-                    self.send(backend, request.owner, request.access, &request.frame);
-                }
-                None => {
-                    behind.insert(client);
-                    self.shards[shard].held.push_back(request);
-                }
+            if let Some(backend) = backend {
+                self.no_longer_held(pool, &request);
+                self.send(backend, request.owner, request.access, &request.frame);
+            } else {
+                behind.insert(client);
+                self.shards[shard].held.push_back(request);
             }
         }
     }
@@ -143,9 +142,10 @@ impl Worker {
     /// client may overtake it.
     pub(super) fn is_behind(&mut self, handle: Handle, shard: usize) -> bool {
         let held = self.client(handle).is_some_and(|client| client.held > 0);
-        held && self.shards[shard].held.iter().any(
-            |held| matches!(held.owner, Owner::Client { client, .. } if client == handle),
-        )
+        held && self.shards[shard]
+            .held
+            .iter()
+            .any(|held| matches!(held.owner, Owner::Client { client, .. } if client == handle))
     }
 
     /// Opens the gate of a client that waits for this shard; false if it does not.
@@ -171,7 +171,11 @@ impl Worker {
         let now = self.now.nanos;
         let limit = self.hold_nanos(pool);
         let is_old = |since: Nanos| now.saturating_sub(since) >= limit;
-        if self.shards[shard].held.iter().any(|held| is_old(held.since)) {
+        if self.shards[shard]
+            .held
+            .iter()
+            .any(|held| is_old(held.since))
+        {
             let (old, young) = std::mem::take(&mut self.shards[shard].held)
                 .into_iter()
                 .partition(|held| is_old(held.since));
@@ -204,7 +208,7 @@ impl Worker {
         let name = self.snapshot.shard_name(shard);
         match over {
             Over::Time(held) => {
-                let seconds = *held as f64 / 1e9;
+                let seconds = Duration::from_nanos(*held).as_secs_f64();
                 format!("-MASTERDOWN shard \"{name}\" has no master: held {seconds:.1} s")
             }
             Over::Bytes(limit) => format!(
@@ -249,7 +253,9 @@ impl Worker {
         });
         let requests = state.held.len() + state.parked.len();
         counters.held_requests.set(requests as u64);
-        counters.held_bytes.set((frames + parked.sum::<usize>()) as u64);
+        counters
+            .held_bytes
+            .set((frames + parked.sum::<usize>()) as u64);
         counters.connected.set(u64::from(connected));
         counters.serving.set(u64::from(connected && state.leased));
     }

@@ -87,12 +87,7 @@ impl Worker {
                 return self.lose_backend(handle, &format!("connect: {error}"));
             }
         }
-        let password = self
-            .snapshot
-            .pool_of(shard)
-            .config
-            .backend_password
-            .clone();
+        let password = self.snapshot.pool_of(shard).config.backend_password.clone();
         let Some(backend) = self.backend(handle) else {
             return;
         };

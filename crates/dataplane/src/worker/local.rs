@@ -15,8 +15,7 @@ const LONGEST_NAME: usize = 1024;
 
 const OK: &[u8] = b"+OK\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
-const WRONG_PASSWORD: &[u8] =
-    b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for \
 the default user. Are you sure your configuration is correct?\r\n";
 
@@ -177,19 +176,17 @@ impl Worker {
         let index = std::str::from_utf8(request.arg(1))
             .ok()
             .and_then(|text| text.parse::<i64>().ok());
-        let reply: &[u8] = match index {
-            None => b"-ERR value is not an integer or out of range\r\n",
-            Some(index) if !(0..i64::from(DATABASES)).contains(&index) => {
-                b"-ERR DB index is out of range\r\n"
-            }
-            Some(index) => {
-                if let Some(client) = self.client(handle) {
-                    client.lane.database = index as u16;
-                }
-                OK
-            }
+        let Some(index) = index else {
+            return self.answer(handle, b"-ERR value is not an integer or out of range\r\n");
         };
-        self.answer(handle, reply)
+        let database = u16::try_from(index).ok().filter(|&at| at < DATABASES);
+        let Some(database) = database else {
+            return self.answer(handle, b"-ERR DB index is out of range\r\n");
+        };
+        if let Some(client) = self.client(handle) {
+            client.lane.database = database;
+        }
+        self.answer(handle, OK)
     }
 
     fn reset(&mut self, handle: Handle) -> Step {

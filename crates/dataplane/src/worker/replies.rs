@@ -59,10 +59,8 @@ impl Worker {
             self.read_buffer = buffer;
         } else {
             let spare = backend.input.len().clamp(READ_SIZE, 16 * READ_SIZE);
-            let read = rustix::io::read(
-                &backend.socket,
-                spare_capacity(backend.input.spare(spare)),
-            );
+            let read =
+                rustix::io::read(&backend.socket, spare_capacity(backend.input.spare(spare)));
             if self.heard_something(handle, read) {
                 self.take_buffered(handle);
             }

@@ -4,6 +4,8 @@
 //! unanswered, it stays in the client's input and the client's gate closes. So the order of a client's
 //! requests holds by itself, and a client that is held costs no more than what it had sent.
 
+use std::fmt::Write as _;
+
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
@@ -85,10 +87,7 @@ impl Worker {
         } else {
             let wanted = client.needed.saturating_sub(client.input.len());
             let spare = wanted.clamp(READ_SIZE, client.input.len().max(READ_SIZE));
-            let read = rustix::io::read(
-                &client.socket,
-                spare_capacity(client.input.spare(spare)),
-            );
+            let read = rustix::io::read(&client.socket, spare_capacity(client.input.spare(spare)));
             if self.read_something(handle, read) {
                 self.take_from_input(handle);
             }
@@ -311,7 +310,10 @@ impl Worker {
             return self.answer(handle, &wrong_arity(command));
         }
         if let RouteKind::Unsupported(why) = command.route {
-            let line = format!("-ERR '{}' is not supported by Shoal: {why}\r\n", command.name);
+            let line = format!(
+                "-ERR '{}' is not supported by Shoal: {why}\r\n",
+                command.name
+            );
             return self.answer(handle, line.as_bytes());
         }
         if let Some(at) = command.first_key() {
@@ -504,7 +506,7 @@ fn unknown_command(request: Request<'_>) -> Vec<u8> {
         if line.len() > ECHO_LIMIT {
             break;
         }
-        line.push_str(&format!("'{}' ", printable(request.arg(at))));
+        let _ = write!(line, "'{}' ", printable(request.arg(at)));
     }
     line.push_str("\r\n");
     line.into_bytes()
