@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, init, key
+from shoal.cli import check, init, key, proxy
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "init": init.command,
     "check": check.command,
     "key": key.command,
+    "proxy": proxy.command,
 }
 
 BAD_INPUT = 2
