@@ -42,6 +42,12 @@ Kind = Literal["redis", "sentinel", "proxy"]
 T = TypeVar("T")
 
 
+class AlreadyUpError(StateError):
+    """A second `up` on a running cluster."""
+
+    exit_code = 1
+
+
 class Record(BaseModel):
     """A file of the state directory, or an entry in one."""
 
@@ -196,13 +202,18 @@ def _take_lock(path: Path) -> int:
                 continue
             pid = _pid_in(descriptor)
             os.close(descriptor)
-            raise StateError(
-                f"the cluster in {path} is already up (pid {pid or 'unknown'})",
-                hint=f"look with `shoal status`, stop it with `shoal down` (or kill {pid or 'that process'})",
-            ) from None
+            raise _already_up(path, pid) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
+
+
+def _already_up(path: Path, pid: int) -> AlreadyUpError:
+    who = pid or "unknown"
+    return AlreadyUpError(
+        f"the cluster in {path} is already up (pid {who})",
+        hint=f"look with `shoal status`, stop it with `shoal down` (or by ending process {who})",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- whole
@@ -234,6 +245,15 @@ class State:
 
     def _write_json(self, name: str, value: Any) -> None:
         write_file(self.directory / name, json.dumps(value, indent=1) + "\n")
+
+
+def require_usable(directory: Path, cluster: str) -> None:
+    """Make the directory if need be; refuse one that is another cluster's, or whose cluster is up."""
+    _make(directory)
+    _require_ours(directory, cluster)
+    pid = lock_holder(directory)
+    if pid is not None:
+        raise _already_up(directory, pid)
 
 
 @contextlib.contextmanager

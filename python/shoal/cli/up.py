@@ -1,0 +1,91 @@
+"""`shoal up`: starts and supervises everything of the topology that is for this machine, until Ctrl-C or `shoal down`.
+
+On a terminal it shows the live view, elsewhere a line for each event. With --detach the same command runs in a session
+of its own, with its lines in up.log of the state directory, and this one returns once the cluster serves.
+"""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoal import config, state
+from shoal.cli.options import DEFAULT_FILE, FileOption, StateOption
+from shoal.cli.printer import Printer
+from shoal.detached import Detached, Report
+from shoal.errors import ShoalError
+from shoal.events import Event
+from shoal.topology import Layout, Topology
+from shoal.up import Request, run
+
+START_PATIENCE = 600.0  # a big data set is loaded first
+STOP_PATIENCE = 90.0
+
+
+def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
+    file: FileOption = DEFAULT_FILE,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Return once the cluster serves.")] = False,
+    directory: StateOption = None,
+    host: Annotated[str | None, typer.Option("--host", metavar="NAME", help="Which host this machine is.")] = None,
+    report_fd: Annotated[int | None, typer.Option("--report-fd", hidden=True)] = None,
+    tied: Annotated[bool, typer.Option("--tied", hidden=True)] = False,
+) -> int:
+    """Start and supervise the cluster on this machine."""
+    report = None if report_fd is None else Report(report_fd)
+    try:
+        file = file.absolute()
+        topology = config.load(file)
+        directory = (directory or state.beside(file)).absolute()
+        if detach:
+            return _detach(topology, file, directory, host)
+        foreground = Foreground(Printer(), report)
+        request = Request(topology, file, directory, host, foreground.tell, foreground.ready)
+        asyncio.run(foreground.supervise(request, tied=tied))
+    except ShoalError as error:
+        if report is not None:
+            report.failed(error)
+        raise
+    return 0
+
+
+class Foreground:
+    """One run in this process."""
+
+    def __init__(self, printer: Printer, report: Report | None) -> None:
+        self.printer = printer
+        self.report = report
+
+    def tell(self, event: Event) -> None:
+        self.printer.talk(event.line())
+        if self.report is not None:
+            self.report.event(event)
+
+    def ready(self, _layout: Layout) -> None:
+        if self.report is not None:
+            self.report.ready()
+
+    async def supervise(self, request: Request, *, tied: bool) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        if tied and self.report is not None:
+            loop.add_reader(self.report.channel, stop.set)  # nobody writes to it: readable is the end
+        await run(request, stop)
+
+
+def _detach(topology: Topology, file: Path, directory: Path, host: str | None) -> int:
+    printer = Printer()
+    state.require_usable(directory, topology.cluster)
+    child = Detached(file, directory, host=host)
+    try:
+        child.wait_until_ready(lambda event: printer.talk(event.line()), START_PATIENCE)
+    except KeyboardInterrupt:
+        printer.talk("stopping again")
+        child.stop(STOP_PATIENCE)
+        raise typer.Abort from None
+    child.leave()
+    printer.talk(f"up (pid {child.pid}); look with `shoal status`, stop it with `shoal down`")
+    return 0
