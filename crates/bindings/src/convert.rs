@@ -74,8 +74,9 @@ pub(crate) fn distribution(name: &str) -> PyResult<Distribution> {
 }
 
 pub(crate) fn hash_tag(markers: &str) -> PyResult<HashTag> {
-    HashTag::new(markers)
-        .ok_or_else(|| PyValueError::new_err(format!("hash tag \"{markers}\" is not two characters")))
+    HashTag::new(markers).ok_or_else(|| {
+        PyValueError::new_err(format!("hash tag \"{markers}\" is not two characters"))
+    })
 }
 
 /// An endpoint as (IP, port) and the end of its lease.

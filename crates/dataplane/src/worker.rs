@@ -143,6 +143,7 @@ pub(crate) struct Worker {
     held_bytes: Vec<usize>,
     next_id: u32,
     now: Now,
+    tended_ms: Option<u32>,
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
@@ -176,6 +177,7 @@ impl Worker {
             backends: Slab::new(),
             next_id: 0,
             now: Now::read(),
+            tended_ms: None,
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
@@ -199,7 +201,7 @@ impl Worker {
             self.flush_backends();
             self.flush_clients();
             self.mailbox.stats.rounds.add(1);
-            self.mailbox.stats.last_round.set(boot_nanos());
+            self.mailbox.stats.last_round.set(self.now.nanos);
             if self.mailbox.stopping.load(Ordering::Acquire) && self.drained() {
                 return Ok(());
             }
@@ -237,8 +239,12 @@ impl Worker {
         self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
 
-    /// What is due by the clock: connections, leases that came back, deadlines.
+    /// What is due by the clock, once a millisecond: connections, leases that came back, deadlines.
     fn tend(&mut self) {
+        if self.tended_ms == Some(self.now.millis) {
+            return;
+        }
+        self.tended_ms = Some(self.now.millis);
         if self.accept_again.is_some_and(|at| self.due(at)) {
             self.watch_listeners();
         }
@@ -268,7 +274,10 @@ impl Worker {
     }
 
     fn wait_ms(&self) -> u64 {
-        if !self.resuming.is_empty() {
+        let unfinished = !self.resuming.is_empty()
+            || !self.dirty_backends.is_empty()
+            || !self.dirty_clients.is_empty();
+        if unfinished {
             return 0;
         }
         let busy = self.accept_again.is_some()
