@@ -11,13 +11,15 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, init, key, proxy
+from shoal.cli import check, down, init, key, proxy, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
 COMMANDS: dict[str, Callable[..., int | None]] = {
     "init": init.command,
     "check": check.command,
+    "up": up.command,
+    "down": down.command,
     "key": key.command,
     "proxy": proxy.command,
 }
