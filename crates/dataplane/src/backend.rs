@@ -102,7 +102,8 @@ impl Backend {
     }
 
     /// Queues what a new connection must say before it can be used; returns whether there is any.
-    pub(crate) fn greet(&mut self, password: Option<&str>, now_ms: u32) -> bool {
+    /// A master that has refused a request is asked whether it serves and is one.
+    pub(crate) fn greet(&mut self, password: Option<&str>, suspect: bool, now_ms: u32) -> bool {
         if let Some(password) = password {
             self.say(&[b"AUTH", password.as_bytes()], now_ms);
         }
@@ -114,6 +115,10 @@ impl Backend {
                 &[b"SELECT", self.lane.database.to_string().as_bytes()],
                 now_ms,
             );
+        }
+        if suspect {
+            self.say(&[b"PING"], now_ms);
+            self.say(&[b"ROLE"], now_ms);
         }
         !self.fifo.is_empty()
     }

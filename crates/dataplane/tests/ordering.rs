@@ -62,8 +62,8 @@ fn serve(master: &Master, stream: TcpStream, mut dice: Dice) {
     let mut to = stream.try_clone().expect("a second handle of the socket");
     let mut from = BufReader::new(stream);
     while let Some(frame) = read_frame(&mut from) {
-        if dice.roll(60) == 0 {
-            let refusing = master.refusing.load(Ordering::SeqCst);
+        let refusing = master.refusing.load(Ordering::SeqCst);
+        if dice.roll(if refusing { 6 } else { 60 }) == 0 {
             master.refusing.store(!refusing, Ordering::SeqCst);
         }
         let hang_up = dice.roll(150);
@@ -86,6 +86,12 @@ fn serve(master: &Master, stream: TcpStream, mut dice: Dice) {
 fn execute(master: &Master, frame: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     let write = frame[0] == b"SET";
     let refusing = master.refusing.load(Ordering::SeqCst);
+    match (frame[0].as_slice(), refusing) {
+        (b"PING", _) => return b"+PONG\r\n".to_vec(),
+        (b"ROLE", true) => return b"*1\r\n$5\r\nslave\r\n".to_vec(),
+        (b"ROLE", false) => return b"*1\r\n$6\r\nmaster\r\n".to_vec(),
+        _ => {}
+    }
     if refusing && (write || dice.roll(2) == 0) {
         master.refused.fetch_add(1, Ordering::SeqCst);
         return if write {

@@ -88,12 +88,13 @@ impl Worker {
             }
         }
         let password = self.snapshot.pool_of(shard).config.backend_password.clone();
+        let suspect = self.shards[shard].suspect;
         let Some(backend) = self.backend(handle) else {
             return;
         };
         backend.phase = Phase::Greeting;
         backend.since_ms = millis;
-        if backend.greet(password.as_deref(), millis) {
+        if backend.greet(password.as_deref(), suspect, millis) {
             self.touch_backend(handle);
         } else {
             self.greeted(handle);
@@ -111,7 +112,9 @@ impl Worker {
         if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Ready(handle);
         }
+        self.shards[shard].suspect = false;
         self.shards[shard].leased = self.lease_holds(shard);
+        self.mailbox.stats.note_error(shard, "");
         self.release(shard);
     }
 
@@ -127,6 +130,7 @@ impl Worker {
             self.lose_backend(backend, "its shard has a new master");
         }
         self.shards[shard].answered();
+        self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         self.want_lane(shard, LaneKey::default());
         for lane in &mut self.shards[shard].lanes {

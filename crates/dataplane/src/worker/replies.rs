@@ -224,6 +224,9 @@ impl Worker {
     }
 
     fn take_greeting(&mut self, handle: Handle, reply: &[u8]) {
+        if is_replica(reply) {
+            return self.lose_backend(handle, "refused a request: it is a replica");
+        }
         if reply[0] == b'-' {
             let text = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             return self.lose_backend(handle, &format!("greeting refused: {text}"));
@@ -294,6 +297,7 @@ impl Worker {
         let (shard, lane) = (backend.shard, backend.lane);
         let unwritten = backend.take_unwritten();
         backend.since_ms = millis;
+        self.shards[shard].suspect = true;
         if let Some(lane) = self.shards[shard].lane_mut(lane) {
             lane.state = LaneState::Retiring(handle);
         }
@@ -391,6 +395,12 @@ fn lost(access: Access, shard: &str) -> String {
     } else {
         format!("-ERR shard \"{shard}\" was lost before it answered\r\n")
     }
+}
+
+/// The answer of a replica to ROLE.
+fn is_replica(reply: &[u8]) -> bool {
+    let first = memchr::memchr(b'\n', reply).map_or(&[][..], |end| &reply[end + 1..]);
+    reply[0] == b'*' && first.starts_with(b"$5\r\nslave\r\n")
 }
 
 /// Errors that say that a request was not executed, and would be by another or later master.

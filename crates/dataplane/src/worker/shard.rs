@@ -51,6 +51,8 @@ pub(crate) struct Shard {
     pub(crate) parked: VecDeque<Handle>,
     /// The lease was valid when it was last looked at.
     pub(crate) leased: bool,
+    /// A request was refused: before the next one is sent, the master is asked what it is.
+    pub(crate) suspect: bool,
     backoff_ms: u32,
 }
 
