@@ -95,17 +95,18 @@ fn header(rest: &[u8], searched: &mut usize) -> Result<Option<Header>, ProtocolE
     if let Some((length, end)) = short_length(rest) {
         return sized(kind, Some(u64::from(length)), end).map(Some);
     }
+    known(kind)?;
     let from = (*searched).min(rest.len());
     let Some(end) = memchr(b'\r', &rest[from..]).map(|at| from + at) else {
         *searched = rest.len();
-        return known(kind).map(|()| None);
+        return Ok(None);
     };
     match rest.get(end + 1) {
         Some(b'\n') => {}
         Some(_) => return Err(ProtocolError::Reply),
         None => {
             *searched = end;
-            return known(kind).map(|()| None);
+            return Ok(None);
         }
     }
     let text = &rest[1..end];
