@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from shoal.topology.model import LATER, LATER_VALUES, Pool, Proxies, Topology
+from shoal.topology.model import LATER, LATER_VALUES, MOST_NODES, Pool, Proxies, Topology
 from shoal.topology.values import MAX_PORT, NAME_HINT, closest, shown
 
 Path = tuple[str | int, ...]
@@ -28,7 +28,18 @@ _EXPECTED = {
     "list_type": "a list",
     "tuple_type": "a list",
 }
-_HINTS = {"string_type": "put it in quotes", "tuple_type": "write it in [ ], or one item a line, each after a dash"}
+_HINTS = {
+    "string_type": "put it in quotes",
+    "dict_type": "write names, each with its settings after a colon",
+    "tuple_type": "write it in [ ], or one item a line, each after a dash",
+}
+_COUNTED = {
+    "replicas": f"a number from 0 to {MOST_NODES}, or a list of places",
+    "nodes": f"a number from 1 to {MOST_NODES}, or every one with its place",
+}
+"""What may be counted as well as placed."""
+
+_NO_SHARDS = "the shortest topology is `shards: {a: {replicas: 1}, b: {replicas: 1}}`"
 
 
 def dotted(path: Path) -> str:
@@ -98,7 +109,7 @@ def _unknown_key(at: _At) -> tuple[str, str | None]:
 
 def _missing(at: _At) -> tuple[str, str | None]:
     if at.path == ("shards",):
-        return "there are no shards", "the shortest topology is `shards: {a: {replicas: 1}, b: {replicas: 1}}`"
+        return "there are no shards", _NO_SHARDS
     field = at.section.model_fields.get(at.key)
     return f'"{at.key}" is missing', field.description if field else None
 
@@ -135,14 +146,18 @@ def _amount(value: Any, at: _At) -> str:
 
 
 def _none_given(at: _At) -> tuple[str, str | None]:
-    return f'"{at.key}" is empty', "at least one is needed; leave the key out for the default"
+    hint = _NO_SHARDS if at.path == ("shards",) else "at least one is needed; leave the key out for the default"
+    return f'"{at.key}" is empty', hint
 
 
 def _wrong_type(at: _At) -> tuple[str, str | None]:
     kind = at.detail["type"]
     if not at.path:
         return f"expected a map of settings, got {shown(at.value)}", "`shoal init` writes a file to begin with"
-    return f"expected {_EXPECTED[kind]}, got {shown(at.value)}", _HINTS.get(kind)
+    if at.key in _COUNTED and kind in ("tuple_type", "dict_type"):
+        return f"expected {_COUNTED[at.key]}, got {shown(at.value)}", None
+    hint = "write it without quotes" if kind == "int_type" and isinstance(at.value, str) else _HINTS.get(kind)
+    return f"expected {_EXPECTED[kind]}, got {shown(at.value)}", hint
 
 
 def _other(at: _At) -> tuple[str, str | None]:

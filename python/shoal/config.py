@@ -47,31 +47,43 @@ class _Findings:
         """Note an error at a key path, and that what stands there cannot be relied on."""
         written = self.written(path)
         self.broken.add(written[: 2 if written[:1] and written[0] in _NAMED else 1])
-        self._note(written, what, hint, place)
+        self._note(path, what, hint, place)
 
     def add_extra(self, path: KeyPath, what: str, hint: str | None) -> None:
         """Note a key that should not be there; without it, its section is as good as before."""
         self.extra.add(self.written(path))
-        self._note(self.written(path), what, hint, None)
+        self._note(path, what, hint, None)
 
-    def _note(self, written: KeyPath, what: str, hint: str | None, place: tuple[int, int] | None) -> None:
+    def _note(self, path: KeyPath, what: str, hint: str | None, place: tuple[int, int] | None) -> None:
         where, order = self.source, (0, 0)
-        if self.document is not None:
-            line, column = place or self.document.place(written)
-            where, order = f"{self.source}:{line}:{column}", (line, column)
-        self.errors.append((order, ConfigError(what, where=f"{where} {dotted(written)}".rstrip(), hint=hint)))
+        written = self.written(path)
+        if self.document is not None and (written or not path):
+            line, column = order = place or self.document.place(written)
+            where = f"{self.source}:{line}:{column}"
+        key = dotted(written) or self._absent(path)
+        self.errors.append((order, ConfigError(what, where=f"{where} {key}".rstrip(), hint=hint)))
 
     def also(self, path: KeyPath) -> str:
         """Another place that a message speaks of."""
         written = self.written(path)
-        line = "" if self.document is None else f"line {self.document.place(written)[0]}, "
-        return f"{line}{dotted(written)}"
+        if self.document is None or not written:
+            return dotted(written) or self._absent(path)
+        return f"line {self.document.place(written)[0]}, {dotted(written)}"
 
     def written(self, path: KeyPath) -> KeyPath:
-        """The part of a key path that the file has; the settings of the one pool may stand under `proxy`."""
-        if path[:1] == ("pools",) and _depth(self.data, path[:1]) == 0:
-            path = ("proxy", *path[2:])
+        """The part of a key path that the file has."""
+        path = self._as_written(path)
         return path[: _depth(self.data, path)]
+
+    def _as_written(self, path: KeyPath) -> KeyPath:
+        """The one pool's name may be the cluster's, and its settings may stand under `proxy`."""
+        if path[:1] != ("pools",) or _depth(self.data, path[:1]):
+            return path
+        return ("proxy", *path[2:]) if len(path) > 2 else ("cluster",)
+
+    def _absent(self, path: KeyPath) -> str:
+        """What to call a key path of which the file has nothing: its default is meant."""
+        return str(self._as_written(path)[0]) if path else ""
 
     def raise_if_any(self) -> None:
         if self.errors:
@@ -120,7 +132,7 @@ def _check(findings: _Findings) -> Topology:
                 findings.add(found.path, found.what, found.hint)
     sound = topology or _sound_part(findings)
     for problem in problems(sound, frozenset(findings.broken)) if sound else ():
-        what = f"{problem.what} ({findings.also(problem.other)})" if problem.other else problem.what
+        what = f"{problem.what} (see {findings.also(problem.other)})" if problem.other else problem.what
         findings.add(problem.path, what, problem.hint)
     findings.raise_if_any()
     assert topology is not None, "without errors there is a topology"  # noqa: S101

@@ -20,6 +20,8 @@ Path = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset(f"{_TAG}{kind}" for kind in ("str", "timestamp", "merge", "value"))
+_CONTAINER_TAGS = frozenset({f"{_TAG}map", f"{_TAG}seq"})
+_NO_TAGS = ("a YAML tag, which means nothing here", "write the value without it")
 _MOST_NODES = 100_000
 """More values than this is no topology, but anchors that multiply."""
 
@@ -56,16 +58,16 @@ class Document:
 
 def read(text: str, name: str) -> Document:
     """Parse a file's text; ConfigError if it is not YAML."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.composer.warn_double_anchors = False  # YAML allows them
     try:
-        root = YAML(typ="safe", pure=True).compose(text)
+        root = yaml.compose(text)
         document = Document(name, root)
         document.data = None if root is None else _Builder(document).build(root, ())
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark is not None else name
-        raise ConfigError(
-            f"not YAML: {error.problem or error.context}", where=where, hint=_syntax_hint(error)
-        ) from None
+        raise ConfigError(f"not YAML: {_syntax_error(error)}", where=where, hint=_syntax_hint(error)) from None
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError("not YAML: a character that a text file cannot have", where=f"{name}:{line}") from None
@@ -74,6 +76,11 @@ def read(text: str, name: str) -> Document:
     except RecursionError:
         raise ConfigError("not a topology: nested too deeply", where=name) from None
     return document
+
+
+def _syntax_error(error: MarkedYAMLError) -> str:
+    problem = str(error.problem or error.context)
+    return f"{error.context}, {problem}" if problem.startswith("but ") else problem
 
 
 def _syntax_hint(error: MarkedYAMLError) -> str | None:
@@ -113,6 +120,8 @@ class _Builder:
         self.built += 1
         if self.built > _MOST_NODES:
             raise ConfigError("not a topology: too many values", where=self.document.name)
+        if isinstance(node, MappingNode | SequenceNode) and node.tag not in _CONTAINER_TAGS:
+            self._flaw(node, path, *_NO_TAGS)
         if isinstance(node, MappingNode):
             return dict(self._items(node, path))
         if isinstance(node, SequenceNode):
@@ -142,7 +151,7 @@ class _Builder:
         if tag in (f"{_TAG}int", f"{_TAG}float"):
             return _number(text, whole=tag.endswith("int"))
         if tag not in _TEXT_TAGS:
-            self._flaw(node, path, "a YAML tag, which means nothing here", "write the value without it")
+            self._flaw(node, path, *_NO_TAGS)
         return text
 
     def _flaw(self, node: Node, path: Path, what: str, hint: str) -> None:

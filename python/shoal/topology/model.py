@@ -26,7 +26,6 @@ from shoal.topology.values import (
     Size,
     complaint,
     is_integer,
-    shown,
 )
 
 LOCAL = "local"
@@ -123,9 +122,8 @@ class Shard(Section):
                     "a number of replicas beside a master that has its place",
                     'list where the replicas are ("host:port"), or leave out the master to have all of it here',
                 )
-            if not 0 <= replicas <= MOST_NODES:
-                raise complaint(f"{shown(replicas)} is not a number of replicas", "usual is 1 or 2")
-            return value if "master" in value else {**value, "master": LOCAL, "replicas": [LOCAL] * replicas}
+            if "master" not in value and 0 <= replicas <= MOST_NODES:
+                return {**value, "master": LOCAL, "replicas": [LOCAL] * replicas}
         if "master" not in value and isinstance(replicas, list | tuple):
             raise complaint(
                 "a shard without a master",
@@ -152,9 +150,7 @@ class Sentinels(Section):
         if not isinstance(value, Mapping):
             return value
         nodes = value.get("nodes", DEFAULT_SENTINELS)
-        if is_integer(nodes):
-            if not 1 <= nodes <= MOST_NODES:
-                raise complaint(f"{shown(nodes)} is not a number of sentinels", "usual is 3")
+        if is_integer(nodes) and 1 <= nodes <= MOST_NODES:
             nodes = [LOCAL] * nodes
         count = len(nodes) if isinstance(nodes, list | tuple) else 0
         return {"quorum": majority(count), **value, "nodes": nodes}
@@ -223,9 +219,7 @@ class Proxies(Section):
         if not isinstance(value, Mapping):
             return value
         nodes = value.get("nodes", DEFAULT_PROXIES)
-        if is_integer(nodes):
-            if not 1 <= nodes <= MOST_NODES:
-                raise complaint(f"{shown(nodes)} is not a number of proxies", "usual is 2")
+        if is_integer(nodes) and 1 <= nodes <= MOST_NODES:
             nodes = {f"proxy{number}": {} for number in range(1, nodes + 1)}
         return {**value, "nodes": nodes}
 

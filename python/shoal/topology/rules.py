@@ -141,7 +141,7 @@ def _reachable(topology: Topology) -> Iterator[Problem]:
         yield Problem(
             first.path,
             f"{first.key} is on loopback ({first.address}), out of reach for {outside[0].key} on {outside[0].host}",
-            f"say on which host each of {section} runs",
+            f"give every part of `{section}` a host",
         )
 
 

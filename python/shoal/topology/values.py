@@ -42,7 +42,7 @@ def complaint(what: str, hint: str | None = None) -> PydanticCustomError:
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: never long, and a container only by its kind."""
+    """A value as a message quotes it: in one line, never long, and a container only by its kind."""
     if isinstance(value, dict):
         return "a map"
     if isinstance(value, list | tuple):
@@ -51,7 +51,7 @@ def shown(value: object) -> str:
         return "nothing"
     if isinstance(value, bool):
         return str(value).lower()
-    text = f'"{value}"' if isinstance(value, str) else str(value)
+    text = f'"{repr(value)[1:-1]}"' if isinstance(value, str) else str(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + "..." + text[-1]
 
 
