@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -68,8 +69,17 @@ class ProxySays:
 
     healthy: bool
     ready: bool
-    why_not: str = ""
-    topology: Mapping[str, Any] | None = None
+    why_not: tuple[str, ...] = ()
+    topology: Mapping[str, Any] = field(default_factory=dict)
+
+    def routes(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Each pool's shards with what the proxy says of them."""
+        pools: Mapping[str, Any] = self.topology.get("pools", {})
+        return [(shard, route) for pool in pools.values() for shard, route in pool.get("shards", {}).items()]
+
+    def clients(self) -> int:
+        pools: Mapping[str, Any] = self.topology.get("pools", {})
+        return sum(int(pool.get("clients", 0)) for pool in pools.values())
 
 
 class Line:
@@ -153,13 +163,20 @@ def _replicas(info: Mapping[str, Any]) -> list[ReplicaSeen]:
 
 async def ask_proxy(admin: Endpoint) -> ProxySays:
     """Whether a proxy is healthy and ready, and what it routes."""
-    (health, _), (readiness, reason), (_, topology) = await asyncio.gather(
+    health, readiness, topology = await asyncio.gather(
         http_get(admin, "/healthz"), http_get(admin, "/readyz"), http_get(admin, "/api/v1/topology")
     )
+    healthy, ready = health[0] == HTTPStatus.OK, readiness[0] == HTTPStatus.OK
+    reasons = _object(health[1] if not healthy else readiness[1]).get("reasons", [])
+    return ProxySays(healthy, ready, tuple(str(reason) for reason in reasons), _object(topology[1]))
+
+
+def _object(text: str) -> Mapping[str, Any]:
     with contextlib.suppress(ValueError):
-        routes = json.loads(topology)
-        return ProxySays(health == 200, readiness == 200, reason, routes if isinstance(routes, dict) else None)
-    return ProxySays(health == 200, readiness == 200, reason)
+        value = json.loads(text)
+        if isinstance(value, dict):
+            return value
+    return {}
 
 
 async def http_get(endpoint: Endpoint, path: str) -> tuple[int, str]:

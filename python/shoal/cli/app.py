@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, down, init, key, proxy, up
+from shoal.cli import check, down, init, key, proxy, status, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "check": check.command,
     "up": up.command,
     "down": down.command,
+    "status": status.command,
     "key": key.command,
     "proxy": proxy.command,
 }
