@@ -4,14 +4,17 @@
 //! ready and route its requests, then one write for each backend and each client that has something
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
-//! The parts: `accept` takes clients, `requests` reads and routes, `replies` reads backends, `hold`
-//! keeps what has no master, `lanes` opens and loses backends, `flush` writes. Called by `plane`.
+//! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
+//! needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
+//! has no master, `lanes` opens and loses backends, `flush` writes. Called by `plane`.
 
 mod accept;
+mod dispatch;
 mod flush;
 mod hold;
 mod lanes;
 mod local;
+mod refusals;
 mod replies;
 mod requests;
 mod shard;

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Worker;
-use super::requests::Step;
+use super::dispatch::Step;
 use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;

@@ -1,7 +1,7 @@
 //! What the proxy answers itself: the commands about the connection, not about data.
 
 use super::Worker;
-use super::requests::{Request, Step};
+use super::dispatch::{Request, Step};
 use crate::client::Gate;
 use crate::command::LocalCommand;
 use crate::lane::{LaneKey, Protocol};

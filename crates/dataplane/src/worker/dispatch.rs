@@ -1,0 +1,252 @@
+//! Sends each request where its keys belong, or answers why not.
+
+use std::fmt::Write as _;
+
+use super::Worker;
+use crate::coalesce::Split;
+use crate::command::{self, Access, Command, LocalCommand, RouteKind};
+use crate::inflight::{Owner, Slot, WHOLE};
+use crate::reactor::Handle;
+use crate::resp::Span;
+use crate::route::{self, Plan, Target, argument};
+
+/// Bytes of an unknown command's name and arguments that its error repeats, as in Redis.
+const ECHO_LIMIT: usize = 128;
+
+/// What became of a request that was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It was sent or answered.
+    Taken,
+    /// It stays where it is, and the client's gate says why.
+    Kept,
+}
+
+/// A whole request.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'f> {
+    pub(super) frame: &'f [u8],
+    pub(super) args: &'f [Span],
+}
+
+impl<'f> Request<'f> {
+    pub(super) fn arg(&self, at: usize) -> &'f [u8] {
+        argument(self.frame, self.args, at)
+    }
+}
+
+impl Worker {
+    /// Sends, answers or keeps one whole request.
+    pub(super) fn dispatch(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let authenticated = client.authenticated;
+        let pool = usize::from(client.pool);
+        let Some(command) = command::lookup(request.arg(0)) else {
+            if !authenticated {
+                return self.answer(handle, NOAUTH);
+            }
+            return self.answer(handle, &unknown_command(request));
+        };
+        if let RouteKind::Local(local) = command.route {
+            if !authenticated && !allowed_before_auth(local) {
+                return self.answer(handle, NOAUTH);
+            }
+            if !command.arity_ok(request.args.len()) {
+                return self.answer(handle, &wrong_arity(command));
+            }
+            return self.local(handle, local, request);
+        }
+        if !authenticated {
+            return self.answer(handle, NOAUTH);
+        }
+        if !command.arity_ok(request.args.len()) {
+            return self.answer(handle, &wrong_arity(command));
+        }
+        if let RouteKind::Unsupported(why) = command.route {
+            let line = format!(
+                "-ERR '{}' is not supported by Shoal: {why}\r\n",
+                command.name
+            );
+            return self.answer(handle, line.as_bytes());
+        }
+        if let Some(at) = command.first_key() {
+            let shard = self.snapshot.pools[pool].shard_of(request.arg(at));
+            return self.forward(handle, shard, command, request.frame);
+        }
+        self.dispatch_keys(handle, pool, command, request)
+    }
+
+    /// A request whose keys must be looked for.
+    fn dispatch_keys(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
+        let mut keys = std::mem::take(&mut self.keys);
+        let Request { frame, args } = request;
+        let target = route::target(&self.snapshot.pools[pool], command, frame, args, &mut keys);
+        let step = match target {
+            Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
+            Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
+            Ok(Target::Crosses(pair)) => {
+                let line = self.crosses(command, request, pair);
+                self.answer(handle, line.as_bytes())
+            }
+            Ok(Target::NoKey) => {
+                let line = format!(
+                    "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
+                    command.name
+                );
+                self.answer(handle, line.as_bytes())
+            }
+            Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
+        };
+        self.keys = keys;
+        step
+    }
+
+    /// Sends a request to one shard, or keeps it while the shard cannot take it.
+    fn forward(&mut self, handle: Handle, shard: usize, command: &Command, frame: &[u8]) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let lane = client.lane;
+        let backend = self.takes(shard, lane, command.access);
+        let Some(backend) = backend.filter(|_| !self.is_behind(handle, shard)) else {
+            return self.park(handle, shard, frame.len());
+        };
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let owner = Owner::Client {
+            client: handle,
+            sequence: client.slots.push(Slot::Waiting),
+            part: WHOLE,
+        };
+        self.send(backend, owner, command.access, frame);
+        Step::Taken
+    }
+
+    /// Sends the parts of a request to their shards, once all of them can take theirs.
+    fn forward_split(
+        &mut self,
+        handle: Handle,
+        command: &Command,
+        request: Request<'_>,
+        keys: &[u32],
+        plan: &Plan,
+    ) -> Step {
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let lane = client.lane;
+        let mut backends = Vec::with_capacity(plan.shards.len());
+        for &shard in &plan.shards {
+            match self.takes(shard, lane, command.access) {
+                Some(backend) if !self.is_behind(handle, shard) => backends.push(backend),
+                _ => return self.park(handle, shard, request.frame.len()),
+            }
+        }
+        let split = Split::new(plan.merge, &plan.shards, plan.order.clone());
+        let Some(client) = self.client(handle) else {
+            return Step::Taken;
+        };
+        let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        let mut fragment = Vec::new();
+        for (part, &backend) in (0_u16..).zip(&backends) {
+            fragment.clear();
+            let Request { frame, args } = request;
+            route::write_fragment(&mut fragment, frame, args, keys, plan, part);
+            let owner = Owner::Client {
+                client: handle,
+                sequence,
+                part,
+            };
+            self.send(backend, owner, command.access, &fragment);
+        }
+        Step::Taken
+    }
+
+    /// Appends a request to a backend that is ready.
+    pub(super) fn send(&mut self, handle: Handle, owner: Owner, access: Access, frame: &[u8]) {
+        let millis = self.now.millis;
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        backend.push(owner, access, frame, millis);
+        let counters = &self.mailbox.stats.shards[self.backends[handle.index as usize].shard];
+        counters.requests.add(1);
+        counters.request_bytes.add(frame.len() as u64);
+        self.touch_backend(handle);
+    }
+
+    /// Answers a request from here.
+    pub(super) fn answer(&mut self, handle: Handle, reply: &[u8]) -> Step {
+        if let Some(client) = self.client(handle) {
+            client.answer(reply);
+            self.touch_client(handle);
+        }
+        Step::Taken
+    }
+
+    fn crosses(
+        &self,
+        command: &Command,
+        request: Request<'_>,
+        [(first, a), (other, b)]: [(u32, usize); 2],
+    ) -> String {
+        format!(
+            "-CROSSSLOT keys of '{}' are on different shards: '{}' on \"{}\", '{}' on \"{}\"\r\n",
+            command.name,
+            printable(request.arg(first as usize)),
+            self.snapshot.shard_name(a),
+            printable(request.arg(other as usize)),
+            self.snapshot.shard_name(b),
+        )
+    }
+}
+
+const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
+
+fn allowed_before_auth(command: LocalCommand) -> bool {
+    matches!(
+        command,
+        LocalCommand::Auth | LocalCommand::Hello | LocalCommand::Quit | LocalCommand::Reset
+    )
+}
+
+fn wrong_arity(command: &Command) -> Vec<u8> {
+    format!(
+        "-ERR wrong number of arguments for '{}' command\r\n",
+        command.name
+    )
+    .into_bytes()
+}
+
+fn unknown_command(request: Request<'_>) -> Vec<u8> {
+    let mut line = format!(
+        "-ERR unknown command '{}', with args beginning with: ",
+        printable(request.arg(0))
+    );
+    for at in 1..request.args.len() {
+        if line.len() > ECHO_LIMIT {
+            break;
+        }
+        let _ = write!(line, "'{}' ", printable(request.arg(at)));
+    }
+    line.push_str("\r\n");
+    line.into_bytes()
+}
+
+/// Bytes of a client as they may stand in an error line: short, and without control characters.
+fn printable(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(ECHO_LIMIT)];
+    String::from_utf8_lossy(shown)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,123 @@
+//! Refusals: replies that say that a request was not executed, and would be by a master that serves.
+//!
+//! READONLY, LOADING and their like mean that a request was refused before it was executed. No client
+//! sees them: the connection is retired, the request is held, and what follows on that connection for
+//! the same client is not taken at face value, since it may have overtaken what was refused.
+
+use super::Worker;
+use super::shard::{Held, LaneState};
+use crate::backend::Phase;
+use crate::coalesce::Outcome;
+use crate::command::Access;
+use crate::inflight::{Owner, Pending};
+use crate::reactor::Handle;
+use crate::resp;
+
+impl Worker {
+    /// A reply on a connection of which a request was refused.
+    pub(super) fn take_after_refusal(
+        &mut self,
+        handle: Handle,
+        pending: Pending,
+        frame: &[u8],
+        reply: &[u8],
+        refusal: bool,
+    ) {
+        self.retire(handle);
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let (shard, lane) = (backend.shard, backend.lane);
+        if let Owner::Client { client, .. } = pending.owner {
+            let behind = !refusal && backend.refused.contains(&client);
+            if refusal {
+                backend.refused.insert(client);
+                self.mailbox.stats.shards[shard].refusals.add(1);
+            }
+            if refusal || behind && pending.access == Access::Read {
+                let held = Held {
+                    owner: pending.owner,
+                    access: pending.access,
+                    lane,
+                    since: self.now.nanos,
+                    frame: frame.into(),
+                };
+                self.hold(shard, held);
+            } else {
+                if behind {
+                    self.doubt_held_writes(shard, client);
+                }
+                let outcome = Outcome::Reply(reply.into());
+                self.settle(shard, pending.owner, pending.access, outcome);
+            }
+        }
+        let over = self
+            .backend(handle)
+            .is_some_and(|backend| !backend.has_inflight());
+        if over {
+            self.lose_backend(handle, "refused a request: not a master that serves");
+        }
+    }
+
+    /// Takes nothing new on a connection that refused a request; what it has not written is held.
+    fn retire(&mut self, handle: Handle) {
+        let millis = self.now.millis;
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        if backend.phase == Phase::Retired {
+            return;
+        }
+        backend.phase = Phase::Retired;
+        let (shard, lane) = (backend.shard, backend.lane);
+        let unwritten = backend.take_unwritten();
+        backend.since_ms = millis;
+        self.shards[shard].suspect = true;
+        if let Some(lane) = self.shards[shard].lane_mut(lane) {
+            lane.state = LaneState::Retiring(handle);
+        }
+        let since = self.now.nanos;
+        for (pending, frame) in unwritten {
+            let held = Held {
+                owner: pending.owner,
+                access: pending.access,
+                lane,
+                since,
+                frame,
+            };
+            self.hold(shard, held);
+        }
+    }
+
+    /// A later write of this client was executed: an earlier one that was refused must not be sent
+    /// again as if nothing had happened.
+    fn doubt_held_writes(&mut self, shard: usize, client: Handle) {
+        let is_its_write = |held: &Held| {
+            held.access == Access::Write
+                && matches!(held.owner, Owner::Client { client: of, .. } if of == client)
+        };
+        let (doubtful, rest): (Vec<Held>, Vec<Held>) = std::mem::take(&mut self.shards[shard].held)
+            .into_iter()
+            .partition(is_its_write);
+        self.shards[shard].held = rest.into();
+        let pool = self.pool_index(shard);
+        for held in doubtful {
+            self.no_longer_held(pool, &held);
+            self.settle(shard, held.owner, held.access, Outcome::Unknown);
+        }
+    }
+}
+
+/// The answer of a replica to ROLE.
+pub(super) fn is_replica(reply: &[u8]) -> bool {
+    let first = memchr::memchr(b'\n', reply).map_or(&[][..], |end| &reply[end + 1..]);
+    reply[0] == b'*' && first.starts_with(b"$5\r\nslave\r\n")
+}
+
+/// Errors that say that a request was not executed, and would be by another or later master.
+pub(super) fn is_refusal(reply: &[u8]) -> bool {
+    matches!(
+        resp::error_code(reply),
+        Some(b"READONLY" | b"LOADING" | b"MASTERDOWN" | b"NOREPLICAS" | b"UNBLOCKED")
+    )
+}
