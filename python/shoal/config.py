@@ -55,20 +55,25 @@ class _Findings:
         self._note(path, what, hint, None)
 
     def _note(self, path: KeyPath, what: str, hint: str | None, place: tuple[int, int] | None) -> None:
-        where, order = self.source, (0, 0)
+        place = place or self.place(path)
+        self.errors.append((place or (0, 0), ConfigError(what, where=self.where(path, place), hint=hint)))
+
+    def place(self, path: KeyPath) -> tuple[int, int] | None:
+        """Line and column of a key path; None if the file has nothing of it."""
         written = self.written(path)
-        if self.document is not None and (written or not path):
-            line, column = order = place or self.document.place(written)
-            where = f"{self.source}:{line}:{column}"
-        key = dotted(written) or self._absent(path)
-        self.errors.append((order, ConfigError(what, where=f"{where} {key}".rstrip(), hint=hint)))
+        if self.document is None or (path and not written):
+            return None
+        return self.document.place(written)
+
+    def where(self, path: KeyPath, place: tuple[int, int] | None) -> str:
+        """How an error says it: "shoal.yaml:12:5 shards.a.replicas"."""
+        source = f"{self.source}:{place[0]}:{place[1]}" if place else self.source
+        return f"{source} {dotted(self.written(path)) or self._absent(path)}".rstrip()
 
     def also(self, path: KeyPath) -> str:
         """Another place that a message speaks of."""
-        written = self.written(path)
-        if self.document is None or not written:
-            return dotted(written) or self._absent(path)
-        return f"line {self.document.place(written)[0]}, {dotted(written)}"
+        place, name = self.place(path), dotted(self.written(path)) or self._absent(path)
+        return f"line {place[0]}, {name}" if place else name
 
     def written(self, path: KeyPath) -> KeyPath:
         """The part of a key path that the file has."""
@@ -118,6 +123,13 @@ def load(path: Path) -> Topology:
 def parse(data: Mapping[str, Any], source: str = "topology") -> Topology:
     """Check a topology that is data already."""
     return _check(_Findings(source, data))
+
+
+def where(path: Path, key: KeyPath) -> str:
+    """Where a setting stands, for an error that shows only when it is used: "shoal.yaml:12:1 engine"."""
+    read = document.read(_text(path), str(path))
+    findings = _Findings(str(path), read.data, read)
+    return findings.where(key, findings.place(key))
 
 
 def _check(findings: _Findings) -> Topology:

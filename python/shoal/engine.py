@@ -49,7 +49,7 @@ class Engine:
 def find_engine(wanted: str | None) -> Engine:
     """The engine to use; EngineError says why there is none."""
     if wanted is not None:
-        return _explicit(Path(wanted))
+        return _explicit(wanted)
     rejected = []
     for program, source in _candidates():
         try:
@@ -61,7 +61,8 @@ def find_engine(wanted: str | None) -> Engine:
     raise EngineError("no Redis or Valkey server is installed", hint=INSTALL_HINT)
 
 
-def _explicit(program: Path) -> Engine:
+def _explicit(wanted: str) -> Engine:
+    program = Path(wanted if os.sep in wanted else shutil.which(wanted) or wanted)
     if not program.exists():
         raise EngineError(f"the engine {program} does not exist", where="engine", hint=INSTALL_HINT)
     if not program.is_file() or not os.access(program, os.X_OK):

@@ -142,7 +142,7 @@ not YAML: a character that a text file cannot have
 """),
         ),
         (
-            "[" * 5000,
+            "[" * 700,
             snapshot("""\
 not a topology: nested too deeply
   at: shoal.yaml\

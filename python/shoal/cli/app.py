@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, down, init, key, proxy, status, up
+from shoal.cli import check, demo, down, init, key, proxy, status, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "status": status.command,
     "key": key.command,
     "proxy": proxy.command,
+    "demo": demo.command,
 }
 
 BAD_INPUT = 2
@@ -71,7 +72,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "shoal"
-        printer.error(ShoalError(error.format_message(), hint=f"{command} --help"))
+        printer.error(ShoalError(error.format_message(), hint=f"see `{command} --help`"))
         return error.exit_code
     except typer.Abort:
         return INTERRUPTED

@@ -67,8 +67,8 @@ def command(
     printer = Printer()
     printer.talk(f"Wrote {path}: 2 shards with a replica each, 3 sentinels and 2 proxies, all on this machine.")
     printer.talk("Next:")
-    printer.talk(f"  shoal check{option}   what it means")
-    printer.talk(f"  shoal up{option}      start it")
+    printer.talk(f"  shoal check{option}    what it means")
+    printer.talk(f"  shoal up{option}       start it")
     return 0
 
 

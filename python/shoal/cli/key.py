@@ -32,12 +32,13 @@ class Answer:
     hashed: str
     hash: str
     hash_name: str
-    point: str | None
     distribution: str
+    point: str | None
+    slot: int | None
 
 
 def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
-    key: Annotated[str, typer.Argument(help="The key.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key.")],
     hexadecimal: Annotated[bool, typer.Option("--hex", help="KEY is bytes in hexadecimal.")] = False,
     pool: Annotated[str | None, typer.Option("--pool", metavar="NAME", help="Only this pool.")] = None,
     file: FileOption = DEFAULT_FILE,
@@ -54,7 +55,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     answers = [_locate(topology, layout, name, raw) for name in pools]
     printer = Printer()
     if as_json:
-        printer.json({"key": _text(raw), "hex": raw.hex(), "pools": [asdict(answer) for answer in answers]})
+        printer.json({"key": _plain(raw), "hex": raw.hex(), "pools": [asdict(answer) for answer in answers]})
         return 0
     for answer in answers:
         for line in _lines(answer, raw):
@@ -67,8 +68,8 @@ def _key_bytes(key: str, *, hexadecimal: bool) -> bytes:
         return os.fsencode(key)
     try:
         return bytes.fromhex(key)
-    except ValueError as error:
-        raise typer.BadParameter(f"{key!r} is not hexadecimal: {error}", param_hint="KEY") from None
+    except ValueError:
+        raise typer.BadParameter(f"{key!r} is not hexadecimal", param_hint="KEY") from None
 
 
 def _layout(topology: Topology, directory: Path) -> Layout | None:
@@ -80,17 +81,19 @@ def _layout(topology: Topology, directory: Path) -> Layout | None:
 def _locate(topology: Topology, layout: Layout | None, pool: str, key: bytes) -> Answer:
     spec = topology.pools[pool]
     located = ring_of(topology, pool).locate(key)
+    weights = sum(topology.shards[shard].weight for shard in topology.ring_order(pool))
     endpoint, source = _master(layout, located.shard)
     return Answer(
         pool=pool,
         shard=located.shard,
         endpoint=None if endpoint is None else str(endpoint),
         endpoint_from=source,
-        hashed=_text(located.tagged),
+        hashed=_plain(located.tagged),
         hash=f"0x{located.hash:08x}",
         hash_name=spec.hash,
-        point=None if located.point is None else f"0x{located.point:08x}",
         distribution=spec.distribution,
+        point=None if located.point is None else f"0x{located.point:08x}",
+        slot=located.hash % weights if spec.distribution == "modula" else None,
     )
 
 
@@ -125,26 +128,26 @@ async def _ask(sentinel: Endpoint, password: str | None, shard: str) -> Endpoint
 
 
 def _lines(answer: Answer, key: bytes) -> list[str]:
-    part = "the whole key" if answer.hashed == _text(key) else "what its hash tag encloses"
+    part = "the whole key" if answer.hashed == _plain(key) else "what its hash tag encloses"
     lines = [
-        f"{_text(key)} is on shard {answer.shard}",
+        f'"{_plain(key)}" is on shard {answer.shard}',
         f"  pool      {answer.pool}",
         f"  endpoint  {answer.endpoint or 'not known yet'} ({answer.endpoint_from})",
-        f"  hashed    {answer.hashed} ({part})",
+        f'  hashed    "{answer.hashed}" ({part})',
         f"  hash      {answer.hash} ({answer.hash_name})",
     ]
     if answer.point is not None:
         lines.append(f"  point     {answer.point} ({answer.distribution}: the first on the ring at or after the hash)")
-    elif answer.distribution == "modula":
-        lines.append("  slot      the hash modulo the sum of the weights (modula)")
+    elif answer.slot is not None:
+        lines.append(f"  slot      {answer.slot} (modula: the hash modulo the sum of the weights)")
     else:
-        lines.append("  warning   distribution is random: the key may be on any shard")
+        lines.append("  warning   the distribution is random: any shard may hold the key")
     return lines
 
 
-def _text(raw: bytes) -> str:
-    """A key as a person can read it: in quotes, and what is not printable text escaped."""
-    return '"' + "".join(map(_character, raw.decode("utf-8", "surrogateescape"))) + '"'
+def _plain(raw: bytes) -> str:
+    """Bytes as a person can read them: what is not printable text is escaped."""
+    return "".join(map(_character, raw.decode("utf-8", "surrogateescape")))
 
 
 def _character(character: str) -> str:
