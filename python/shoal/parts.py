@@ -191,7 +191,7 @@ class Launcher:
     def proxy(self, node: ProxyNode) -> Unit:
         argv = (
             *(sys.executable, "-m", "shoal", "proxy", "-f", str(self.topology_file)),
-            *("--node", node.name, "--state", str(self.directory)),
+            *("--node", node.name, "--state", str(self.directory), "--log-format", "json"),
         )
         return Unit(node.name, argv, self.home(node))
 

@@ -124,14 +124,12 @@ def _ring_unchanged(evidence: Evidence) -> Promise:
 
 
 def _resumes(evidence: Evidence) -> Promise:
-    after = [one.ended for one in evidence.acknowledged(evidence.shard) if one.started > evidence.killed_at]
-    held = [one.ended for one in evidence.acknowledged(evidence.shard) if one.ended > evidence.killed_at + 0.2]
-    first = min([*after, *held], default=float("inf")) - evidence.killed_at
-    detail = f"first write acknowledged {first:.2f} s after the kill; longest gap {gap(evidence)[1]:.2f} s"
+    began, length = gap(evidence)
+    resumed = began + length - evidence.killed_at
     return Promise(
         f'Shard "{evidence.shard}" takes writes again within {RESUME_WITHIN} s',
-        max(first, gap(evidence)[1]) <= RESUME_WITHIN,
-        detail,
+        max(resumed, length) <= RESUME_WITHIN,
+        f"{resumed:.2f} s after the kill; {length:.2f} s without an acknowledged write",
     )
 
 
@@ -139,7 +137,7 @@ def _no_error_unless_sent(evidence: Evidence) -> Promise:
     mine = evidence.attempts[evidence.shard]
     doubts = [one for one in mine if one.outcome is Outcome.IN_DOUBT]
     bad = [one for one in mine if one.outcome in {Outcome.REFUSED, Outcome.FAILED}]
-    detail = f"{len(doubts)} writes in doubt (sent, not confirmed), {len(bad)} other errors"
+    detail = f"in doubt (sent, not confirmed): {len(doubts)}; other errors: {len(bad)}"
     if bad:
         detail += f": {_some(sorted({one.error for one in bad}))}"
     return Promise(

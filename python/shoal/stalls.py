@@ -1,14 +1,17 @@
 """Times in which the machine itself stood still: what must not be blamed on the proxy.
 
-Owns: a client that asks one server again and again, past the proxy, and notes when that took long.
-Rule: it is a witness for the defence only; it explains a slow request that overlaps a stall, it never excuses an error.
+Owns: a client that asks one server again and again, past the proxy, and the kernel's own count of how long the proxy's
+threads were ready to run without a processor to run on. Rule: it is a witness for the defence only; it explains a slow
+request that overlaps a stall, it never excuses an error.
 Called by the demonstration and by the failure tests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import redis
@@ -16,17 +19,20 @@ import redis
 from shoal.promises import Stall
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
-INTERVAL = 0.005
+INTERVAL = 0.010
 STALLED = 0.020
+NS = 1_000_000_000
 
 
 class StallWatch:
-    """While it is open, `seen` grows by every time in which a PING or a short sleep took too long."""
+    """While open, `seen` grows by every time in which a PING, a short sleep, or one of `pids` was kept waiting."""
 
-    def __init__(self, address: tuple[str, int], password: str | None = None) -> None:
+    def __init__(self, address: tuple[str, int], pids: Sequence[int] = (), password: str | None = None) -> None:
         self.seen: list[Stall] = []
+        self._pids = pids
         self._client = redis.Redis(*address, password=password, socket_timeout=5)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stall-watch", daemon=True)
@@ -43,10 +49,22 @@ class StallWatch:
         self._client.close()
 
     def _run(self) -> None:
+        waited = self._waits()
         while not self._stop.is_set():
             started = time.monotonic()
             self._stop.wait(INTERVAL)
             self._client.ping()
             ended = time.monotonic()
-            if ended - started > INTERVAL + STALLED:
-                self.seen.append(Stall(started, ended))
+            before, waited = waited, self._waits()
+            queued = max((waited[task] - before.get(task, 0) for task in waited), default=0) / NS
+            if ended - started > INTERVAL + STALLED or queued > STALLED:
+                self.seen.append(Stall(started, max(ended, started + queued)))
+
+    def _waits(self) -> dict[Path, int]:
+        """For each thread, the nanoseconds it has waited for a processor so far."""
+        waits: dict[Path, int] = {}
+        for pid in self._pids:
+            with contextlib.suppress(OSError):  # a thread or the process may have ended
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    waits[task] = int((task / "schedstat").read_text().split()[1])
+        return waits

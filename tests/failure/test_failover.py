@@ -56,7 +56,7 @@ def kill_under_load(servers: Servers, stack: Stack, kill: Callable[[], None]) ->
     """Traffic on both shards, `kill` on shard a, traffic until a takes writes again; what was seen."""
     proxy = start_proxy(servers, stack)
     traffic = Traffic(proxy.address, SHARDS, shard_of(), password=None)
-    with StallWatch(stack.masters["b"].address) as stalls:
+    with StallWatch(stack.masters["b"].address, [proxy.pid]) as stalls:
         traffic.start()
         try:
             time.sleep(STEADY)
