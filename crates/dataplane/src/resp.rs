@@ -93,18 +93,30 @@ pub(crate) fn number(text: &[u8]) -> Option<i64> {
 /// the line is anything but whole, correct and below a thousand million.
 #[inline]
 fn short_length(line: &[u8]) -> Option<(u32, usize)> {
-    let mut value = 0_u32;
-    let mut at = 1;
-    while at <= 10 {
-        let digit = line.get(at)?.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
+    // Nearly all lengths have one digit or two.
+    match *line {
+        [_, a @ b'0'..=b'9', b'\r', b'\n', ..] => Some((u32::from(a - b'0'), 4)),
+        [_, a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] => {
+            Some((u32::from(a - b'0') * 10 + u32::from(b - b'0'), 5))
         }
-        // Ten digits may wrap; the slow path reads them.
-        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
-        at += 1;
+        _ => longer_length(line),
     }
-    let whole = line.get(at..at + 2)? == b"\r\n";
-    let plain = matches!(at, 2..=10) && (line[1] != b'0' || at == 2);
-    (whole && plain).then_some((value, at + 2))
+}
+
+/// [`short_length`] for up to nine digits.
+fn longer_length(line: &[u8]) -> Option<(u32, usize)> {
+    let digits = line.get(1..)?;
+    let count = digits
+        .iter()
+        .take(10)
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    let whole = digits.get(count..count + 2)? == b"\r\n";
+    if !whole || !matches!(count, 1..=9) || (digits[0] == b'0' && count > 1) {
+        return None;
+    }
+    let value = digits[..count]
+        .iter()
+        .fold(0, |value, byte| value * 10 + u32::from(byte - b'0'));
+    Some((value, count + 3))
 }

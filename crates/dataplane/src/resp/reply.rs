@@ -92,6 +92,12 @@ fn header(rest: &[u8], searched: &mut usize) -> Result<Option<Header>, ProtocolE
     let Some(&kind) = rest.first() else {
         return Ok(None);
     };
+    if rest.starts_with(b"+OK\r\n") {
+        return Ok(Some(Header {
+            bytes: 5,
+            values: 0,
+        }));
+    }
     if let Some((length, end)) = short_length(rest) {
         return sized(kind, Some(u64::from(length)), end).map(Some);
     }

@@ -112,9 +112,13 @@ pub fn scan_request(
 
 /// Reads the line with the number of arguments; false if it is not whole yet.
 fn start(buf: &[u8], limits: &Limits, progress: &mut RequestScan) -> Result<bool, ProtocolError> {
-    let Some((count, end)) = length(buf, b'*', ProtocolError::MultibulkLine, limits, progress)?
-    else {
-        return Ok(false);
+    let too_long = ProtocolError::MultibulkLine;
+    let (count, end) = match length(buf, b'*', too_long, limits, progress.searched)? {
+        Length::Whole(count, end) => (count, end),
+        Length::Part(searched) => {
+            progress.searched = searched;
+            return Ok(false);
+        }
     };
     let count = count
         .filter(|&n| n <= i64::from(limits.max_args))
@@ -139,8 +143,13 @@ fn next_argument(
     progress: &mut RequestScan,
 ) -> Result<Option<Span>, ProtocolError> {
     let line = &buf[progress.at as usize..];
-    let Some((len, end)) = length(line, b'$', ProtocolError::BulkLine, limits, progress)? else {
-        return Ok(None);
+    let too_long = ProtocolError::BulkLine;
+    let (len, end) = match length(line, b'$', too_long, limits, progress.searched)? {
+        Length::Whole(len, end) => (len, end),
+        Length::Part(searched) => {
+            progress.searched = searched;
+            return Ok(None);
+        }
     };
     let len = len
         .and_then(|n| u32::try_from(n).ok())
@@ -163,18 +172,25 @@ fn next_argument(
     Ok(Some((start, start + len)))
 }
 
-/// Reads a line of `kind`, a number and CRLF: the number, if it is one, and where the line ends.
-/// `None` if the line is not whole; `progress` then knows how much of it has been searched.
+/// What a line says that should hold a length.
+enum Length {
+    /// The number, if it is one, and where the line ends.
+    Whole(Option<i64>, usize),
+    /// The line is not whole: so many bytes of it hold no end.
+    Part(u32),
+}
+
+/// Reads a line of `kind`, a number and CRLF, of which `searched` bytes are known to hold no end.
 #[inline]
 fn length(
     line: &[u8],
     kind: u8,
     too_long: ProtocolError,
     limits: &Limits,
-    progress: &mut RequestScan,
-) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
+    searched: u32,
+) -> Result<Length, ProtocolError> {
     match line.first() {
-        None => return Ok(None),
+        None => return Ok(Length::Part(0)),
         Some(&got) if got != kind => {
             return Err(ProtocolError::Expected {
                 expected: kind,
@@ -183,10 +199,15 @@ fn length(
         }
         Some(_) => {}
     }
-    if let Some((value, end)) = short_length(line) {
-        return Ok(Some((Some(i64::from(value)), end)));
+    match short_length(line) {
+        Some((value, end)) => Ok(Length::Whole(Some(i64::from(value)), end)),
+        None => slow_length(
+            line,
+            too_long,
+            limits.max_inline as usize,
+            searched as usize,
+        ),
     }
-    slow_length(line, too_long, limits, progress)
 }
 
 /// [`length`] for lines that are incomplete, wrong or very long.
@@ -194,21 +215,18 @@ fn length(
 fn slow_length(
     line: &[u8],
     too_long: ProtocolError,
-    limits: &Limits,
-    progress: &mut RequestScan,
-) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
-    let searched = (progress.searched as usize).min(line.len());
+    max_line: usize,
+    searched: usize,
+) -> Result<Length, ProtocolError> {
+    let searched = searched.min(line.len());
     let found = memchr(b'\r', &line[searched..]).map(|at| searched + at);
     let end = found.unwrap_or(line.len());
-    if end > limits.max_inline as usize {
+    if end > max_line {
         return Err(too_long);
     }
     match found.and_then(|at| line.get(at + 1)) {
-        None => {
-            progress.searched = end as u32;
-            Ok(None)
-        }
-        Some(b'\n') => Ok(Some((number(&line[1..end]), end + 2))),
+        None => Ok(Length::Part(end as u32)),
+        Some(b'\n') => Ok(Length::Whole(number(&line[1..end]), end + 2)),
         Some(_) => Err(ProtocolError::Crlf),
     }
 }
