@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint, Layout
 
 CALM_INTERVAL = 0.25
-BUSY_INTERVAL = 0.05  # while a part starts, loads or synchronises
+BUSY_INTERVAL = 0.05
 LOST_LINK = 10  # x down_after: a replica without its master for longer is too old to be promoted (Sentinel's measure)
 
 
@@ -63,7 +63,7 @@ class Lookout:
             if part.up or not part.here:
                 await self._look(part)
                 heard()
-            await asyncio.sleep(BUSY_INTERVAL if part.here and part.up and _unsettled(part) else CALM_INTERVAL)
+            await asyncio.sleep(BUSY_INTERVAL if part.here and _unsettled(part) else CALM_INTERVAL)
 
     async def close(self) -> None:
         await asyncio.gather(*(part.line.close() for part in self.parts.values() if part.line))
@@ -160,9 +160,13 @@ class Lookout:
         )
 
     def _promotable(self, node: RedisNode, part: Part) -> bool:
-        """Whether Sentinel would promote it, by Sentinel's own measure."""
+        """Whether Sentinel would promote it, by Sentinel's own measure, or has just done so."""
         says = part.saying() if part.up or not part.here else None
-        if says is None or says.role != "replica" or says.loading or says.priority == 0:
+        if says is None or says.loading:
+            return False
+        if says.role == "master":
+            return True
+        if says.priority == 0:
             return False
         return says.link_up or says.link_down_seconds <= self._longest_link_down(node.shard)
 
@@ -205,6 +209,7 @@ class Lookout:
 
 
 def _unsettled(part: Part) -> bool:
+    """Whether its next answer is awaited: it is down, starts, loads or synchronises."""
     says = part.saying()
     if isinstance(part.node, SentinelNode):
         return not part.fresh()

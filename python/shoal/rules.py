@@ -53,7 +53,7 @@ class Member:
     was_master: bool = False
     """Its role when it was last seen."""
     promotable: bool = False
-    """Runs as a replica that Sentinel would promote."""
+    """Runs as a replica that Sentinel would promote, or has promoted without a majority having said so yet."""
 
 
 @dataclass(frozen=True, slots=True)

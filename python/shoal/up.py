@@ -53,7 +53,7 @@ class Request:
     directory: Path
     host: str | None
     tell: Callable[[Event], None]
-    ready: Callable[[Layout], None]
+    ready: Callable[[Layout, Path], None]
 
 
 async def run(request: Request, stop: asyncio.Event) -> None:
@@ -71,7 +71,7 @@ async def run(request: Request, stop: asyncio.Event) -> None:
             if started:
                 kept.remember_identity(opened.identity)
                 supervisor.tell(EventKind.READY, _addresses(opened.layout))
-                request.ready(opened.layout)
+                request.ready(opened.layout, kept.directory)
                 await supervisor.supervise(stopped)
             await supervisor.stop(supervisor.parts.values())
         finally:
@@ -110,6 +110,7 @@ async def _start(supervisor: Supervisor) -> None:
     await _start_redis(supervisor)
     await _start_sentinels(supervisor)
     await _start_proxies(supervisor)
+    await _wait_for_sync(supervisor)
 
 
 async def _restart_outdated(supervisor: Supervisor) -> None:
@@ -144,7 +145,6 @@ async def _start_redis(supervisor: Supervisor) -> None:
         if isinstance(decision, Hold):
             supervisor.hold(part, decision)
     _require_one_of_each_shard(supervisor, failures)
-    await _wait_for_sync(supervisor)
 
 
 def _shard(part: Part) -> str:
@@ -173,7 +173,7 @@ def _require_one_of_each_shard(supervisor: Supervisor, failures: Mapping[str, Sh
 
 
 async def _wait_for_sync(supervisor: Supervisor) -> None:
-    """Sentinels ask a master for its replicas only every 10 s, so these are with it before sentinels start."""
+    """Whoever is told that the cluster is ready expects its replicas to be replicas."""
     running = [part for part in supervisor.here(RedisNode) if part.up]
 
     async def synced() -> bool:

@@ -10,7 +10,6 @@ from shoal import config, state
 from shoal.cli.options import DEFAULT_FILE, FileOption, StateOption
 from shoal.cli.printer import Printer
 from shoal.errors import ProcessError
-from shoal.up import stop_leftovers
 
 PATIENCE = 120.0  # a big data set is saved first
 GLANCE = 0.02
@@ -18,6 +17,8 @@ GLANCE = 0.02
 
 def command(file: FileOption = DEFAULT_FILE, directory: StateOption = None) -> int:
     """Stop the cluster on this machine."""
+    from shoal.up import stop_leftovers
+
     printer = Printer()
     if directory is None:
         config.load(file)  # a mistyped name is an error, not a cluster that is down

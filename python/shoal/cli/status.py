@@ -3,22 +3,24 @@
 The exit code is 0 only when all is well, so `shoal status` is a check. It asks everybody anew, for a second at most.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal import config, state
 from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption, StateOption
 from shoal.cli.printer import Printer
-from shoal.cli.view import INTERVAL, View, status_json, status_text
 from shoal.errors import StateError
-from shoal.health import Status
-from shoal.status import gather
 from shoal.topology import Layout, lay_out, ports_to_choose
+
+if TYPE_CHECKING:
+    from shoal.health import Status
 
 
 def command(
@@ -28,6 +30,8 @@ def command(
     watch: Annotated[bool, typer.Option("-w", "--watch", help="Show it again and again, until Ctrl-C.")] = False,
 ) -> int:
     """Show how every part is; exit 0 only when all is well."""
+    from shoal.status import gather
+
     topology = config.load(file)
     directory = directory or state.beside(file.absolute())
     ports = state.load_ports(directory)
@@ -45,6 +49,8 @@ def command(
 
 
 def _show(status: Status, printer: Printer, *, as_json: bool) -> None:
+    from shoal.cli.view import status_json, status_text
+
     if as_json:
         printer.json(status_json(status))
     else:
@@ -52,6 +58,9 @@ def _show(status: Status, printer: Printer, *, as_json: bool) -> None:
 
 
 def _watch(layout: Layout, directory: Path, printer: Printer, *, as_json: bool) -> None:
+    from shoal.cli.view import INTERVAL, View
+    from shoal.status import gather
+
     if printer.out.is_terminal and not as_json:
         asyncio.run(View(printer.out, layout, directory).follow())
     while True:

@@ -4,21 +4,27 @@ On a terminal it shows the live view, elsewhere a line for each event. With --de
 of its own, with its lines in up.log of the state directory, and this one returns once the cluster serves.
 """
 
+from __future__ import annotations
+
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shoal import config, state
 from shoal.cli.options import DEFAULT_FILE, FileOption, StateOption
 from shoal.cli.printer import Printer
-from shoal.detached import Detached, Report
 from shoal.errors import ShoalError
-from shoal.events import Event
-from shoal.topology import Layout, Topology
-from shoal.up import Request, run
+from shoal.log import LogFormat
+
+if TYPE_CHECKING:
+    from shoal.cli.view import View
+    from shoal.detached import Report
+    from shoal.events import Event
+    from shoal.topology import Layout, Topology
+    from shoal.up import Request
 
 START_PATIENCE = 600.0  # a big data set is loaded first
 STOP_PATIENCE = 90.0
@@ -29,10 +35,16 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Return once the cluster serves.")] = False,
     directory: StateOption = None,
     host: Annotated[str | None, typer.Option("--host", metavar="NAME", help="Which host this machine is.")] = None,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="How event lines are written.")] = (
+        LogFormat.CONSOLE
+    ),
     report_fd: Annotated[int | None, typer.Option("--report-fd", hidden=True)] = None,
     tied: Annotated[bool, typer.Option("--tied", hidden=True)] = False,
 ) -> int:
     """Start and supervise the cluster on this machine."""
+    from shoal.detached import Report
+    from shoal.up import Request
+
     report = None if report_fd is None else Report(report_fd)
     try:
         file = file.absolute()
@@ -40,7 +52,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
         directory = (directory or state.beside(file)).absolute()
         if detach:
             return _detach(topology, file, directory, host)
-        foreground = Foreground(Printer(), report)
+        foreground = Foreground(Printer(), report, log_format)
         request = Request(topology, file, directory, host, foreground.tell, foreground.ready)
         asyncio.run(foreground.supervise(request, tied=tied))
     except ShoalError as error:
@@ -51,22 +63,39 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
 
 
 class Foreground:
-    """One run in this process."""
+    """One run in this process: the live view between `ready` and `stopping`, lines before and after."""
 
-    def __init__(self, printer: Printer, report: Report | None) -> None:
+    def __init__(self, printer: Printer, report: Report | None, log_format: LogFormat) -> None:
         self.printer = printer
         self.report = report
+        self.log_format = log_format
+        self._view: View | None = None
+        self._drawing: asyncio.Task[None] | None = None
 
     def tell(self, event: Event) -> None:
-        self.printer.talk(event.line())
+        from shoal.events import EventKind
+
+        if event.kind is EventKind.STOPPING and self._view is not None and self._drawing is not None:
+            self._drawing.cancel()
+            self._view.end()
+            self._view = None
+        if self._view is None:
+            self.printer.talk(event.line() if self.log_format is LogFormat.CONSOLE else event.model_dump_json())
         if self.report is not None:
             self.report.event(event)
 
-    def ready(self, _layout: Layout) -> None:
+    def ready(self, layout: Layout, directory: Path) -> None:
+        from shoal.cli.view import View
+
         if self.report is not None:
             self.report.ready()
+        elif self.printer.out.is_terminal and self.log_format is LogFormat.CONSOLE:
+            self._view = View(self.printer.out, layout, directory)
+            self._drawing = asyncio.create_task(self._view.follow("Ctrl-C stops the cluster"))
 
     async def supervise(self, request: Request, *, tied: bool) -> None:
+        from shoal.up import run
+
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -77,6 +106,8 @@ class Foreground:
 
 
 def _detach(topology: Topology, file: Path, directory: Path, host: str | None) -> int:
+    from shoal.detached import Detached
+
     printer = Printer()
     state.require_usable(directory, topology.cluster)
     child = Detached(file, directory, host=host)

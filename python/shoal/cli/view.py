@@ -5,7 +5,7 @@ it. Called by `shoal status` (once, or --watch) and by `shoal up` on a terminal.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,19 @@ class View:
         self.layout = layout
         self.directory = directory
         self.status: Status | None = None
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
-    async def follow(self, footer: Callable[[], str] = str) -> None:
+    async def follow(self, footer: str = "") -> None:
         """Draw again and again; ends by being cancelled. The last picture stays."""
-        with Live(console=self.console, auto_refresh=False, vertical_overflow="crop") as live:
+        with self._live:
             while True:
                 self.status = await gather(self.layout, self.directory)
-                live.update(self._picture(footer()), refresh=True)
+                self._live.update(self._picture(footer), refresh=True)
                 await asyncio.sleep(INTERVAL)
+
+    def end(self) -> None:
+        """Draw no more, from now on: lines may follow."""
+        self._live.stop()
 
     def _picture(self, footer: str) -> Group:
         events = EventLog(self.directory).tail(EVENTS_SHOWN)
