@@ -59,7 +59,7 @@ class MasterMemory:
 
     def polled(self, sentinel: Endpoint, said: Said | None, sent_ns: int, before: Word | None) -> None:
         """Take in a sentinel's word; `before` is its last one."""
-        steady = said is not None and "s_down" not in said.report.flags and sent_ns >= self.down_ns.get(sentinel, 0)
+        steady = said is not None and "s_down" not in said.report.flags and sent_ns > self.down_ns.get(sentinel, -1)
         if not steady:
             self.steady_ns.pop(sentinel, None)
         elif sentinel not in self.steady_ns or self._interrupted(said, sent_ns, before):

@@ -225,7 +225,7 @@ class Reducer:
         if said is None:
             return Vote(NO_LEASE, "does not know this master")
         why_not = objection(said, memory.committed.endpoint)
-        if why_not is None and poll.sent_ns < memory.down_ns.get(poll.sentinel, 0):
+        if why_not is None and poll.sent_ns <= memory.down_ns.get(poll.sentinel, -1):
             why_not = "published that the master is down"
         if why_not is None and sentinel.view.tilt:
             why_not = "is in tilt"
@@ -273,7 +273,7 @@ class Reducer:
         """Whether polls sent since show that the disturbance has passed."""
         if now_ns >= disturbance.until_ns:
             return True
-        since = {at for at, sent_ns in calm.items() if sent_ns >= disturbance.at_ns}
+        since = {at for at, sent_ns in calm.items() if sent_ns > disturbance.at_ns}
         asked = disturbance.asks is None or disturbance.asks in since
         return disturbance.heard_by_majority and asked and len(since) >= majority
 
