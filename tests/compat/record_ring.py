@@ -85,6 +85,7 @@ RINGS = (
     RingCase("seven, aliases that sort by length first", (1,) * 7, ("zz", "a", "bbb", "b", "aa", "cccc", "c")),
     RingCase("nine, aliases", (1,) * 9, numbered("n", 9)),
     RingCase("nine, two of them nearly without weight", (1000, 1, 999, 1000, 3, 500, 20, 1000, 777)),
+    RingCase("three, names of 200 bytes", (1, 1, 1), ("x" * 200, "y" * 200, "z" * 200), hashes=("fnv1a_64",)),
     RingCase("three, tag {}", (1, 1, 1), numbered("tagged", 3), hash_tag="{}"),
     RingCase("five, tag with equal markers", (1,) * 5, numbered("tagged", 5), hash_tag="$$"),
     RingCase("twenty-five, 156 points each", (1,) * 25, numbered("many", 25), hashes=("fnv1a_64", "md5")),

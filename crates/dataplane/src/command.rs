@@ -26,8 +26,8 @@ pub struct Command {
     pub route: RouteKind,
 }
 
-/// Whether a command may change data: writes need a lease, and one that was sent and not answered is
-/// in doubt. Scripts are writes unless their name ends in `_ro`.
+/// Whether a command may change data: writes need a lease, and one that was sent and not answered
+/// is in doubt. Scripts are writes unless their name ends in `_ro`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     Read,

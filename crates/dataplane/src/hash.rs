@@ -1,10 +1,11 @@
 //! Twemproxy's twelve key hashes, bit for bit, and the hash tag.
 //!
-//! Owns the step from a key to the 32 bits that the ring looks up. The rule it keeps: a key hashes as
-//! nutcracker 0.5.0 on `x86_64` hashes it, oddities included, because the hash decides on which shard the
-//! data already lies. Several of the originals read the key as C `char`, which is signed there, so bytes of
-//! 0x80 and above are sign-extended; [`sign_extended`] marks those places. `route` and the bindings' `Ring`
-//! call this; `tests/hash_vectors.rs` and the recorded rings replay the real binary.
+//! Owns the step from a key to the 32 bits that the ring looks up. The rule it keeps: a key hashes
+//! as nutcracker 0.5.0 on `x86_64` hashes it, oddities included, because the hash decides on which
+//! shard the data already lies. Several of the originals read the key as C `char`, which is signed
+//! there, so bytes of 0x80 and above are sign-extended; [`sign_extended`] marks those places.
+//! `route` and the bindings' `Ring` call this; `tests/hashes.rs` and the recorded rings replay the
+//! real binary.
 
 use md5::{Digest, Md5};
 
@@ -82,7 +83,8 @@ impl HashKind {
     }
 }
 
-/// The part of a key between two marker bytes that alone is hashed, so that related keys share a shard.
+/// The part of a key between two marker bytes that alone is hashed, so that related keys share a
+/// shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashTag([u8; 2]);
 
@@ -92,8 +94,8 @@ impl HashTag {
         markers.as_bytes().try_into().ok().map(Self)
     }
 
-    /// What of `key` is hashed: the inside of the first opening marker and the first closing one after it,
-    /// or the whole key if one of them is missing or nothing is between them.
+    /// What of `key` is hashed: the inside of the first opening marker and the first closing one
+    /// after it, or the whole key if one of them is missing or nothing is between them.
     pub fn part<'a>(&self, key: &'a [u8]) -> &'a [u8] {
         let [open, close] = self.0;
         let Some(start) = memchr::memchr(open, key) else {
@@ -119,8 +121,8 @@ fn sign_extended(byte: u8) -> u32 {
     i32::from(byte.cast_signed()) as u32
 }
 
-/// FNV-1a in 32 bits. `fnv1a_64` is this too: the original keeps its state in 32 bits, so only the low
-/// halves of the 64-bit constants take part.
+/// FNV-1a in 32 bits. `fnv1a_64` is this too: the original keeps its state in 32 bits, so only the
+/// low halves of the 64-bit constants take part.
 fn fnv1a(key: &[u8], start: u32, prime: u32) -> u32 {
     key.iter().fold(start, |hash, &byte| {
         (hash ^ sign_extended(byte)).wrapping_mul(prime)
@@ -166,7 +168,8 @@ pub(crate) fn md5_points(bytes: &[u8]) -> [u32; 4] {
     std::array::from_fn(|i| little_endian(&digest[4 * i..]))
 }
 
-/// CCITT 0x1021 from 0, in a 32-bit register that the original never masks: the high half keeps growing.
+/// CCITT 0x1021 from 0, in a 32-bit register that the original never masks: the high half keeps
+/// growing.
 fn crc16(key: &[u8]) -> u32 {
     key.iter().fold(0, |crc, &byte| {
         (crc << 8) ^ CRC16_TABLE[usize::from((crc >> 8) as u8 ^ byte)]
@@ -283,7 +286,8 @@ fn jenkins(key: &[u8]) -> u32 {
         .wrapping_add(13);
     let mut state = [start; 3];
     let mut rest = key;
-    // The last block, whole or not, goes to the final mix, so a full one is mixed only if more follows.
+    // The last block, whole or not, goes to the final mix, so a full one is mixed only if more
+    // follows.
     while rest.len() > 12 {
         add_block(&mut state, &rest[..12]);
         jenkins_mix(&mut state);

@@ -1,11 +1,11 @@
 //! Where a request or a reply ends: RESP2 and RESP3 frames found in a read buffer, not copied.
 //!
-//! Owns the framing of both sides: `resp/request.rs`, `resp/inline.rs` and `resp/reply.rs`. The rules
-//! it keeps: a frame is found in one pass and without allocating; what is not whole yet is resumed
-//! where the last look stopped, so that a peer that sends single bytes costs as much as one that
-//! sends all at once; every length is checked before anyone takes memory for it; any bytes give
-//! frames or one error, the same whole and byte by byte. `worker` scans what clients and backends
-//! send, `coalesce` takes replies apart.
+//! Owns the framing of both sides: `resp/request.rs`, `resp/inline.rs` and `resp/reply.rs`. The
+//! rules it keeps: a frame is found in one pass and without allocating; what is not whole yet is
+//! resumed where the last look stopped, so that a peer that sends single bytes costs as much as one
+//! that sends all at once; every length is checked before anyone takes memory for it; any bytes
+//! give frames or one error, the same whole and byte by byte. `worker` scans what clients and
+//! backends send, `coalesce` takes replies apart.
 //!
 //! Errors and limits are Redis 7.0's, with two exceptions. A frame goes to a shard as it came, so
 //! a peer that has lost count must not be believed: the two bytes after a length and after a bulk

@@ -1,8 +1,9 @@
 //! From a hash to the shard that owns it: ketama, modula and random as twemproxy builds them.
 //!
-//! Owns the continuum. The rule it keeps: the same shards, weights and order give the same owners as
-//! nutcracker 0.5.0 gives, down to its single-precision arithmetic; a shard is known by its name, so nothing
-//! but a change of names or weights moves a key. `snapshot` builds a ring, `route` looks up one hash a key.
+//! Owns the continuum. The rule it keeps: the same shards, weights and order give the same owners
+//! as nutcracker 0.5.0 gives, down to its single-precision arithmetic; a shard is known by its
+//! name, so nothing but a change of names or weights moves a key. `snapshot` builds a ring, `route`
+//! looks up one hash a key.
 
 use crate::hash::md5_points;
 
@@ -11,7 +12,8 @@ use crate::hash::md5_points;
 pub enum Distribution {
     /// Consistent hashing: about 160 points a shard, made from its name.
     Ketama,
-    /// The hash modulo the number of slots, one slot for each unit of weight, in the order of the shards.
+    /// The hash modulo the number of slots, one slot for each unit of weight, in the order of the
+    /// shards.
     Modula,
     /// Any shard; hash and weight are ignored.
     Random,
@@ -43,8 +45,8 @@ pub struct Ring {
 
 #[derive(Debug, Clone)]
 enum Continuum {
-    /// `owners[i]` owns the hashes after `points[i - 1]` up to `points[i]`. Two arrays, because the search
-    /// reads only the points: 160 of a shard are 640 bytes of cache.
+    /// `owners[i]` owns the hashes after `points[i - 1]` up to `points[i]`. Two arrays, because the
+    /// search reads only the points: 160 of a shard are 640 bytes of cache.
     Ketama {
         points: Box<[u32]>,
         owners: Box<[u32]>,
@@ -60,11 +62,13 @@ const POINTS_PER_DIGEST: u32 = 4;
 const POINTS_PER_SHARD: f32 = 160.0;
 
 impl Ring {
-    /// Builds the ring of `shards`, pairs of name and weight; lookups answer with an index into them.
+    /// Builds the ring of `shards`, pairs of name and weight; lookups answer with an index into
+    /// them.
     ///
-    /// The order decides modula's slots (and, for ketama, which of two equal points comes first): a pool read
-    /// from nutcracker.yml gives its servers as nutcracker sorts them, by name length and then by bytes. A
-    /// name longer than 75 bytes makes nutcracker read past its own buffer; here it is hashed as it stands.
+    /// The order decides modula's slots (and, for ketama, which of two equal points comes first): a
+    /// pool read from nutcracker.yml gives its servers as nutcracker sorts them, by name length and
+    /// then by bytes. Names above some 260 bytes do not fit into nutcracker's buffer, and its owners
+    /// then differ.
     ///
     /// # Panics
     /// If `shards` is empty or all weights are 0: the configuration has refused both before.
@@ -84,8 +88,8 @@ impl Ring {
         }
     }
 
-    /// The index of the shard that owns `hash`. A random ring has no hashes: the caller passes a random
-    /// number in its place.
+    /// The index of the shard that owns `hash`. A random ring has no hashes: the caller passes a
+    /// random number in its place.
     pub fn shard(&self, hash: u32) -> usize {
         match &self.continuum {
             Continuum::Ketama { points, owners } => owners[successor(points, hash)] as usize,
@@ -94,8 +98,8 @@ impl Ring {
         }
     }
 
-    /// The point of the ring that `hash` falls to, for people who ask why a key is where it is; only ketama
-    /// has points.
+    /// The point of the ring that `hash` falls to, for people who ask why a key is where it is;
+    /// only ketama has points.
     pub fn point(&self, hash: u32) -> Option<u32> {
         match &self.continuum {
             Continuum::Ketama { points, .. } => Some(points[successor(points, hash)]),
@@ -108,6 +112,7 @@ impl Ring {
         reason = "2^32 hashes are exact in an f64"
     )]
     /// The exact fraction of all 2^32 hashes that each shard owns, in the order of the shards.
+    #[expect(clippy::cast_precision_loss, reason = "2^32 hashes are exact in an f64")]
     pub fn shares(&self) -> Vec<f64> {
         let mut owned = vec![0_i64; self.shards];
         match &self.continuum {
@@ -150,7 +155,8 @@ fn ketama(shards: &[(String, u32)]) -> Continuum {
             continuum.extend(points.map(|point| (point, owner as u32)));
         }
     }
-    // Stable, as glibc's qsort is in nutcracker: of two equal points the earlier shard's stays first.
+    // Stable, as glibc's qsort is in nutcracker: of two equal points the earlier shard's stays
+    // first.
     continuum.sort_by_key(|&(point, _)| point);
     Continuum::Ketama {
         points: continuum.iter().map(|&(point, _)| point).collect(),
@@ -158,8 +164,9 @@ fn ketama(shards: &[(String, u32)]) -> Continuum {
     }
 }
 
-/// How many digests a shard has on the ring. The arithmetic is nutcracker's, in single precision and in its
-/// order: for equal weights it gives 40, but 39 for 25, 47, 50 and some other numbers of shards.
+/// How many digests a shard has on the ring. The arithmetic is nutcracker's, in single precision
+/// and in its order: for equal weights it gives 40, but 39 for 25, 47, 50 and some other numbers of
+/// shards.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,

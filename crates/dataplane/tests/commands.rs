@@ -232,7 +232,8 @@ proptest! {
         prop_assert_eq!(lookup(&name), listed);
     }
 
-    /// Whatever the arguments: positions lie behind the name and within the request, or it is an error.
+    /// Whatever the arguments: positions lie behind the name and within the request, or it is an
+    /// error.
     #[test]
     fn key_positions_lie_within_the_request(
         at in 0..COMMANDS.len(),

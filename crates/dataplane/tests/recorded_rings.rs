@@ -1,5 +1,5 @@
-//! The ring against the real nutcracker: replays `tests/compat/ring_vectors.json`, which says how it
-//! was recorded.
+//! The ring against the real nutcracker: replays `tests/compat/ring_vectors.json`, which says how
+//! it was recorded.
 
 use std::path::Path;
 

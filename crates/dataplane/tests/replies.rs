@@ -34,7 +34,8 @@ fn read(bytes: &[u8], sizes: &[usize]) -> (Vec<Vec<u8>>, Option<ProtocolError>) 
     (taken, None)
 }
 
-/// The same, but what is known of a reply is let go of at once, as for a large one that is passed on.
+/// The same, but what is known of a reply is let go of at once, as for a large one that is passed
+/// on.
 fn read_discarding(bytes: &[u8], size: usize) -> Vec<Vec<u8>> {
     let (mut buffer, mut progress) = (Vec::new(), ReplyScan::default());
     let (mut taken, mut front) = (Vec::new(), Vec::new());

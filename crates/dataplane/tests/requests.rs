@@ -1,4 +1,5 @@
-//! Requests and inline requests: any split gives the same frames, any bytes give frames or one error.
+//! Requests and inline requests: any split gives the same frames, any bytes give frames or one
+//! error.
 
 use dataplane::resp::{
     Limits, ProtocolError, RequestScan, RequestStatus, Span, scan_inline, scan_request,

@@ -85,8 +85,8 @@ impl Command {
     /// caller has seen that [`Command::arity_ok`].
     ///
     /// # Errors
-    /// A [`KeyError`] for a request that the server would refuse for its form, or that asks for what
-    /// the proxy cannot give; nothing must be sent. `out` is of no use then.
+    /// A [`KeyError`] for a request that the server would refuse for its form, or that asks for
+    /// what the proxy cannot give; nothing must be sent. `out` is of no use then.
     pub fn key_positions(
         &self,
         buf: &[u8],

@@ -7,8 +7,8 @@ use super::{Limits, ProtocolError, RequestScan};
 /// An inline request: its length in the buffer, and its words.
 pub type Inline = (usize, Vec<Vec<u8>>);
 
-/// Finds the inline request at the start of `buf`, a line that does not begin with `*`. It ends with
-/// LF or CRLF. An empty line has no words and is ignored, as Redis ignores it.
+/// Finds the inline request at the start of `buf`, a line that does not begin with `*`. It ends
+/// with LF or CRLF. An empty line has no words and is ignored, as Redis ignores it.
 ///
 /// On `None` the line's end is not there yet, and `progress` remembers how far it was looked for.
 ///

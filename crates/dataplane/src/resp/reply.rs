@@ -5,8 +5,9 @@ use memchr::memchr;
 
 use super::{ProtocolError, number, short_length};
 
-/// How far the incomplete reply at the start of a backend's buffer is known. `Default` is its start.
-/// Nesting needs no stack: values that are still to come are counted, and an aggregate adds its own.
+/// How far the incomplete reply at the start of a backend's buffer is known. `Default` is its
+/// start. Nesting needs no stack: values that are still to come are counted, and an aggregate adds
+/// its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplyScan {
     /// Where the next value begins; beyond the buffer while a bulk is still to come. 0 at the start
@@ -20,8 +21,8 @@ pub struct ReplyScan {
 
 impl ReplyScan {
     /// Lets go of the known front of an incomplete reply, so that a large one is passed on while it
-    /// comes: of `buffered` bytes the first so many, as returned, are part of it and never looked at
-    /// again. The caller removes them; the next scan takes what then is the buffer.
+    /// comes: of `buffered` bytes the first so many, as returned, are part of it and never looked
+    /// at again. The caller removes them; the next scan takes what then is the buffer.
     pub fn discard(&mut self, buffered: usize) -> usize {
         // A scan looks back at the line end before `at`.
         let known = self.at.saturating_sub(2).min(buffered);
@@ -35,13 +36,14 @@ impl ReplyScan {
 pub enum ReplyStatus {
     /// The first `len` bytes of the buffer are a reply, its attributes included.
     Complete { len: usize },
-    /// Another look can tell more once the buffer has `needed_hint` bytes, at the least; 0 if that is
-    /// unknown.
+    /// Another look can tell more once the buffer has `needed_hint` bytes, at the least; 0 if that
+    /// is unknown.
     Incomplete { needed_hint: usize },
 }
 
-/// Finds the reply at the start of `buf`. Attributes belong to the reply behind them. On `Incomplete`,
-/// `progress` knows where to go on when `buf` has grown; on `Complete` it is at the start again.
+/// Finds the reply at the start of `buf`. Attributes belong to the reply behind them. On
+/// `Incomplete`, `progress` knows where to go on when `buf` has grown; on `Complete` it is at the
+/// start again.
 ///
 /// # Errors
 /// [`ProtocolError::Reply`]: nothing that comes on this connection can be understood any more.

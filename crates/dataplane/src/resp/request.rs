@@ -55,8 +55,8 @@ pub struct RequestScan {
 pub enum RequestStatus {
     /// The first `len` bytes of the buffer are a request.
     Complete { len: usize },
-    /// Another look can tell more once the buffer has `needed_hint` bytes, at the least; 0 if that is
-    /// unknown.
+    /// Another look can tell more once the buffer has `needed_hint` bytes, at the least; 0 if that
+    /// is unknown.
     Incomplete { needed_hint: usize },
 }
 
@@ -67,8 +67,8 @@ const MORE: RequestStatus = RequestStatus::Incomplete { needed_hint: 0 };
 ///
 /// On `Complete`, `args` holds the spans of all arguments (none for `*0` and `*-1`, which are
 /// ignored as Redis ignores them) and `progress` is at the start again. On `Incomplete`, `progress`
-/// knows where to go on when `buf` has grown, and `args` says nothing. `args` grows with the arguments
-/// that are there, never by what a length announces.
+/// knows where to go on when `buf` has grown, and `args` says nothing. `args` grows with the
+/// arguments that are there, never by what a length announces.
 ///
 /// # Errors
 /// The [`ProtocolError`] to answer with; the connection is of no further use.

@@ -1,0 +1,163 @@
+"""The data plane's command table against what real servers say of their commands.
+
+Owns the comparison of `shoal._native.command_table()` with `COMMAND` on each engine. Rule: the table knows every
+command of every engine, and differs from a server only where this file names the command and says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal import _native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+
+    from tests.harness import Servers
+
+# Redis 7.0 took exactly 3 arguments; the laxer arity of its successors stands in the table, the server judges.
+LAXER_ARITY = {"zrank", "zrevrank"}
+# No write flag, because what they run decides; the table takes the worst case.
+MAY_WRITE = {"eval", "evalsha", "fcall", "xgroup"}
+# Block with an option only, and with that option they are refused.
+BLOCK_WITH_AN_OPTION = {"xread", "xreadgroup"}
+PLAIN: dict[str, Any] = {"decode_responses": True, "encoding_errors": "backslashreplace", "protocol": 2}
+# For each write that may be repeated: what goes before it, and a request of it.
+REPEATED_WRITES = {
+    "hmset": ("SADD other x", "HMSET k f 1 g 2"),
+    "lset": ("RPUSH k a b c", "LSET k -1 x"),
+    "mset": ("SET k old", "MSET k 1 other 2"),
+    "pfmerge": ("PFADD other a b", "PFMERGE k other"),
+    "psetex": ("SET k old", "PSETEX k 100000 new"),
+    "set": ("SET k old", "SET k new"),
+    "setex": ("SET k old", "SETEX k 100 new"),
+    "setrange": ("SET k hello", "SETRANGE k 7 there"),
+    "sinterstore": ("SADD k a b", "SINTERSTORE k k k"),
+    "sunionstore": ("SADD k a b", "SUNIONSTORE other k other"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table, its enums as Rust prints them."""
+
+    name: str
+    arity: int
+    keys: str
+    access: str
+    repeat: str
+    route: str
+
+    @property
+    def refused(self) -> bool:
+        return self.route.startswith("Unsupported")
+
+    @property
+    def key_range(self) -> tuple[int, ...] | None:
+        """First, last, step, as `COMMAND` gives them; None for keys that the arguments decide."""
+        if self.keys == "None":
+            return (0, 0, 0)
+        match = re.fullmatch(r"Range \{ first: (-?\d+), last: (-?\d+), step: (-?\d+) \}", self.keys)
+        return tuple(int(number) for number in match.groups()) if match else None
+
+    @property
+    def subcommands_with_key(self) -> set[str]:
+        assert self.keys.startswith("Subcommand(")
+        return set(re.findall(r'"([^"]+)"', self.keys))
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a server says of a command."""
+
+    arity: int
+    flags: set[str]
+    key_range: tuple[int, ...]
+    subcommands: dict[str, tuple[int, ...]]
+
+
+TABLE = {row[0]: Row(*row) for row in _native.command_table()}
+
+
+@pytest.fixture
+def client(servers: Servers) -> Iterator[redis.Redis]:
+    with contextlib.closing(servers.redis().client(**PLAIN)) as connected:
+        connected.response_callbacks.clear()
+        yield connected
+
+
+def told_by(client: redis.Redis) -> dict[str, Told]:
+    replies: Any = client.execute_command("COMMAND")
+    return {
+        reply[0]: Told(reply[1], set(reply[2]), tuple(reply[3:6]), {sub[0]: tuple(sub[3:6]) for sub in reply[9]})
+        for reply in replies
+    }
+
+
+def test_the_table_knows_every_command_of_every_engine(client: redis.Redis) -> None:
+    assert told_by(client).keys() - TABLE.keys() == set()
+
+
+def test_arities_are_the_servers(client: redis.Redis) -> None:
+    different = {name for name, told in told_by(client).items() if TABLE[name].arity != told.arity}
+    assert different <= LAXER_ARITY
+    assert all(TABLE[name].arity == -3 for name in different)
+
+
+def test_what_a_server_calls_a_write_is_one(client: redis.Redis) -> None:
+    told = told_by(client)
+    writes = {name for name in told if TABLE[name].access == "Write"}
+    assert writes - {name for name in told if "write" in told[name].flags} == MAY_WRITE & told.keys()
+    assert {name for name in told if "write" in told[name].flags} <= writes
+
+
+def test_keys_are_where_the_server_has_them(client: redis.Redis) -> None:
+    for name, told in told_by(client).items():
+        row = TABLE[name]
+        if row.keys.startswith("Subcommand"):
+            with_key = {sub for sub, keys in told.subcommands.items() if keys == (2, 2, 1)}
+            assert row.subcommands_with_key == with_key, name
+        elif row.key_range is None:
+            assert "movablekeys" in told.flags, name
+        else:
+            assert row.key_range == told.key_range, name
+            assert row.refused or "movablekeys" not in told.flags, name
+
+
+def test_subcommands_have_keys_only_where_the_table_looks_for_them(client: redis.Redis) -> None:
+    for name, told in told_by(client).items():
+        if not TABLE[name].keys.startswith("Subcommand"):
+            with_key = {sub for sub, keys in told.subcommands.items() if keys != (0, 0, 0)}
+            assert not with_key or TABLE[name].refused, (name, with_key)
+
+
+def test_what_needs_a_connection_of_its_own_or_administers_a_server_is_refused(client: redis.Redis) -> None:
+    for name, told in told_by(client).items():
+        if told.flags & {"blocking", "pubsub", "admin", "no_multi", "no-multi"}:
+            assert TABLE[name].refused or name in BLOCK_WITH_AN_OPTION, (name, told.flags)
+
+
+def test_a_write_that_may_be_repeated_leaves_the_same_data_and_says_the_same(client: redis.Redis) -> None:
+    repeated = {row.name for row in TABLE.values() if row.access == "Write" and row.repeat != "Unsafe"}
+    assert repeated == REPEATED_WRITES.keys()
+    for before, request in REPEATED_WRITES.values():
+        client.execute_command("FLUSHALL")
+        client.execute_command(*before.split())
+        first = client.execute_command(*request.split()), contents(client)
+        second = client.execute_command(*request.split()), contents(client)
+        assert first == second, request
+
+
+def contents(client: redis.Redis) -> dict[str, Any]:
+    """Every key with its value, whatever its type."""
+    readers = {"string": "GET {}", "hash": "HGETALL {}", "list": "LRANGE {} 0 -1", "set": "SORT {} ALPHA"}
+    keys: Any = client.execute_command("KEYS", "*")
+    kinds: dict[str, Any] = {key: client.execute_command("TYPE", key) for key in keys}
+    return {key: client.execute_command(*readers[kind].format(key).split()) for key, kind in kinds.items()}
