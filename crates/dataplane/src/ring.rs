@@ -107,12 +107,11 @@ impl Ring {
         }
     }
 
+    /// The exact fraction of all 2^32 hashes that each shard owns, in the order of the shards.
     #[expect(
         clippy::cast_precision_loss,
         reason = "2^32 hashes are exact in an f64"
     )]
-    /// The exact fraction of all 2^32 hashes that each shard owns, in the order of the shards.
-    #[expect(clippy::cast_precision_loss, reason = "2^32 hashes are exact in an f64")]
     pub fn shares(&self) -> Vec<f64> {
         let mut owned = vec![0_i64; self.shards];
         match &self.continuum {
