@@ -184,6 +184,11 @@ class Cluster:
         """Send a part a signal: SIGKILL ends it, SIGSTOP hangs it until SIGCONT."""
         _run(LocalHost(self.state_directory).kill(node, number))
 
+    def kill_supervisor(self) -> None:
+        """End the supervisor as a crash would: the parts go on, `start` adopts them, `stop` stops them."""
+        if self._child is not None:
+            self._child.kill()
+
     def wait_until(self, met: Callable[[Status], bool], patience: float, what: str) -> Status:
         """Return the first status that meets the condition; ProcessError, with the last problems, after `patience`."""
         deadline = time.monotonic() + patience

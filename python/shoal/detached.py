@@ -139,6 +139,7 @@ class Detached:
         """End only the supervisor, as a crash would; what it started goes on."""
         self._child.kill()
         self._child.wait()
+        self._channel.close()
 
     def leave(self) -> None:
         """Let it go on without us."""

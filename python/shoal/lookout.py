@@ -87,9 +87,8 @@ class Lookout:
 
     # ---------------------------------------------------------------------------------------------------------- words
 
-    def take_words(self) -> dict[str, Word]:
-        """Draw up who is master of each shard; give the shards where that has changed."""
-        before = dict(self.words)
+    def take_words(self) -> None:
+        """Draw up who is master of each shard."""
         live = set()
         for shard in self.layout.topology.shards:
             heard = list(self._live_words(shard))
@@ -102,11 +101,6 @@ class Lookout:
                 if known is not None:
                     self.words[shard] = known
         self.live = frozenset(live)
-        return {
-            shard: word
-            for shard, word in self.words.items()
-            if shard not in before or before[shard].endpoint != word.endpoint
-        }
 
     def masters(self) -> dict[str, Endpoint]:
         """Each shard's master for a sentinel that starts without a past."""

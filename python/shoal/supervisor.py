@@ -64,6 +64,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._told_masters: dict[str, Endpoint] = {}
 
     def tell(self, kind: EventKind, text: str, part: str | None = None) -> None:
         told = event(kind, text, part)
@@ -97,8 +98,12 @@ class Supervisor:
 
     async def tick(self) -> None:
         """Take in what was seen and act on it."""
-        for shard, word in self.lookout.take_words().items():
-            self.tell(EventKind.MASTER, f"{self._name_at(word.endpoint)} (config epoch {word.epoch})", shard)
+        self.lookout.take_words()
+        for shard in sorted(self.lookout.live):
+            word = self.lookout.words[shard]
+            if self._told_masters.get(shard) != word.endpoint:
+                self._told_masters[shard] = word.endpoint
+                self.tell(EventKind.MASTER, f"{self._name_at(word.endpoint)} (config epoch {word.epoch})", shard)
         changed = self.lookout.note_currency()
         for part in self.here(RedisNode):
             changed = await self._unguard(part) or changed

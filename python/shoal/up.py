@@ -69,6 +69,7 @@ async def run(request: Request, stop: asyncio.Event) -> None:
         try:
             started = await _start_or_undo(supervisor, stopped)
             if started:
+                await supervisor.tick()
                 kept.remember_identity(opened.identity)
                 supervisor.tell(EventKind.READY, _addresses(opened.layout))
                 request.ready(opened.layout, kept.directory)
