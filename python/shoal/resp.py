@@ -8,6 +8,7 @@ failure is an OSError (TimeoutError, ConnectionError, PermissionError). Called b
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 import hiredis
@@ -99,4 +100,4 @@ def why(error: OSError) -> str:
     """An OSError in a few words, for logs and views."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return error.strerror or str(error) or type(error).__name__
+    return (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
