@@ -27,6 +27,7 @@ from shoal.traffic import Outcome, Traffic, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 DOWN_AFTER = "1000ms"
 STEADY = 3.0
@@ -46,7 +47,7 @@ class Audience(Protocol):
 
     def chapter(self, title: str) -> None: ...
     def line(self, text: str) -> None: ...
-    def watch(self, cluster: Cluster) -> None: ...
+    def watching(self, cluster: Cluster) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def run(audience: Audience) -> Report:
         audience.line(f"up after {time.monotonic() - started:.1f} s: {len(processes)} processes, all on 127.0.0.1")
         host, port = cluster.address
         audience.line(f"clients connect to {host}:{port}, as to one Redis")
-        audience.watch(cluster)
-        evidence = _Story(cluster, audience).tell()
+        with audience.watching(cluster):
+            evidence = _Story(cluster, audience).tell()
         processes |= set(psutil.Process().children(recursive=True))
         audience.chapter("Stopping")
     left = [process.pid for process in processes if _runs(process)]

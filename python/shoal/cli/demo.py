@@ -1,10 +1,12 @@
 """`shoal demo`: shows the main job on this machine: a failover under load, and whether every promise was kept."""
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from threading import Thread
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from rich.text import Text
 from shoal.cli.printer import Printer
 
 if TYPE_CHECKING:
+    from shoal.cli.view import View
     from shoal.cluster import Cluster
     from shoal.demo import Report
 
@@ -25,7 +28,7 @@ class Stage:
 
     def __init__(self, printer: Printer, *, to_stderr: bool) -> None:
         self._say = printer.talk if to_stderr else printer.data
-        self._printer = printer
+        self._console = printer.err if to_stderr else printer.out
         self._started = time.monotonic()
 
     def chapter(self, title: str) -> None:
@@ -41,8 +44,18 @@ class Stage:
         if detail:
             self._say(Text.assemble(INDENT, " " * len(mark[0]), (detail, "dim")))
 
-    def watch(self, cluster: "Cluster") -> None:
-        """The cluster as `shoal status` shows it."""
+    @contextmanager
+    def watching(self, cluster: "Cluster") -> Iterator[None]:
+        """Show the cluster: all the time below the lines on a terminal, else once, as it is now."""
+        from shoal.cli.view import View, status_text
+
+        if not self._console.is_terminal:
+            self._say()
+            self._say(status_text(cluster.status()))
+            yield
+            return
+        with drawing(View(self._console, cluster.layout, cluster.state_directory)):
+            yield
 
 
 def command(
@@ -62,6 +75,26 @@ def command(
     else:
         show(report, stage)
     return 0 if report.kept else 1
+
+
+@contextmanager
+def drawing(view: "View") -> Iterator[None]:
+    """Draw in a thread of its own: the story is told in this one. The last picture stays."""
+    loop = asyncio.new_event_loop()
+    following = loop.create_task(view.follow())
+
+    def draw() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(following)
+        loop.close()
+
+    thread = Thread(target=draw, name="view", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(following.cancel)
+        thread.join()
 
 
 @contextmanager
