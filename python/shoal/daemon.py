@@ -141,7 +141,7 @@ class Daemon:
             steering = [
                 group.create_task(self._watch.run(), name="watch"),
                 group.create_task(self._follower.run(self._watch), name="follow"),
-                group.create_task(self._vet(), name="vet"),
+                group.create_task(vet(self._watch), name="vet"),
             ]
             await ended.wait()
             self._subject.draining = True
@@ -160,16 +160,17 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._log.event("reload_ignored", node=self._node.name))
         return ended
 
-    async def _vet(self) -> None:
-        """Refuse to start beside sentinels that are not as the topology says; later on that is only reported."""
-        if self._watch.lease is not LeaseRule.REQUIRE:
-            return
-        while 2 * self._watch.view.heard <= len(self._watch.sentinels):  # noqa: ASYNC110  a view is no event
-            await asyncio.sleep(VET_LOOK)
-        problems = self._watch.view.problems
-        if problems:
-            hint = "list every sentinel and use a majority as quorum, or say `lease: unsafe`"
-            raise SentinelError(f"the lease would not be safe: {'; '.join(problems)}", hint=hint)
+
+async def vet(watch: Watch) -> None:
+    """Refuse to start beside sentinels that are not as the topology says; later on that is only reported."""
+    if watch.lease is not LeaseRule.REQUIRE:
+        return
+    while 2 * watch.view.heard <= len(watch.sentinels):  # noqa: ASYNC110  a view is no event
+        await asyncio.sleep(VET_LOOK)
+    problems = watch.view.problems
+    if problems:
+        hint = "list every sentinel and use a majority as quorum, or say `lease: unsafe`"
+        raise SentinelError(f"the lease would not be safe: {'; '.join(problems)}", hint=hint)
 
 
 def _what_a_user_can_mend(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,0 +1,291 @@
+"""The proxy process without servers: what it tells the data plane, what it writes to the log, when it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from shoal import daemon
+from shoal.config import parse
+from shoal.daemon import pool_faces, pool_specs, strictest, vet
+from shoal.errors import ConfigError, SentinelError
+from shoal.follow import Follower, PoolRule
+from shoal.log import EVENTS, Log, LogFormat
+from shoal.plane import Route
+from shoal.sentinel import FOREVER_NS, LeaseRule, Linked, Master, Observation, Tilted, View
+from shoal.topology import Endpoint, Layout, lay_out, ports_to_choose
+from shoal.watch import Watch, boot_ns
+from tests.unit.sentinels import MS, NEW, OLD, S1, S2, SENTINELS, SHARD, event, poll, reducer, report, settled, view_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+POOL = "main"
+
+
+class FakePlane:
+    """Remembers what it was told."""
+
+    def __init__(self, *, acks: bool = True) -> None:
+        self.acks = acks
+        self.snapshots: list[tuple[int, list[Route]]] = []
+        self.renewed: list[tuple[str, str, int]] = []
+
+    def apply(self, epoch: int, routes: Sequence[Route]) -> None:
+        self.snapshots.append((epoch, list(routes)))
+
+    def acked_epoch(self) -> int:
+        return self.snapshots[-1][0] if self.acks and self.snapshots else 0
+
+    def renew(self, pool: str, shard: str, lease_until_ns: int) -> None:
+        self.renewed.append((pool, shard, lease_until_ns))
+
+
+class Lines:
+    """A log, and the events in it."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.log = Log(LogFormat.JSON, self.stream)
+
+    def events(self, *names: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in lines if not names or line["event"] in names]
+
+
+def follower(plane: FakePlane, lines: Lines, *roles: str, lease: LeaseRule = LeaseRule.REQUIRE) -> Follower:
+    """A follower whose servers say these roles in turn, the last one for ever."""
+    said = list(roles or ("master",))
+
+    async def role_of(_endpoint: Endpoint) -> str:
+        return said.pop(0) if len(said) > 1 else said[0]
+
+    return Follower(plane, [PoolRule(POOL, (SHARD,), lease)], role_of, lines.log)
+
+
+# --------------------------------------------------------------------------------------------------------- the plane
+
+
+def test_nothing_is_applied_before_a_master_is_known() -> None:
+    plane = FakePlane()
+    follower(plane, Lines()).take(view_of(reducer(), 0))
+    assert (plane.snapshots, plane.renewed) == ([], [])
+
+
+def test_a_committed_master_is_applied_with_its_lease_and_a_new_epoch() -> None:
+    plane, lines, one = FakePlane(), Lines(), settled()
+    follow = follower(plane, lines)
+    follow.take(view_of(one, 1))
+    for sentinel in SENTINELS:
+        one.observe(poll(sentinel, 5, report(endpoint=NEW, config_epoch=1)))
+    one.confirm(SHARD, Master(NEW, 1))
+    follow.take(view_of(one, 6))
+    first, second = plane.snapshots
+    assert first == (1, [Route(POOL, SHARD, OLD, 1150 * MS)])
+    assert second == (2, [Route(POOL, SHARD, NEW, 1155 * MS)])
+    committed = lines.events("master_committed")[-1]
+    assert (committed["endpoint"], committed["instead_of"], committed["config_epoch"]) == (str(NEW), str(OLD), 1)
+
+
+def test_a_lease_is_renewed_and_broken_as_the_view_has_it() -> None:
+    plane, one = FakePlane(), settled()
+    follow = follower(plane, Lines())
+    follow.take(view_of(one, 1))
+    follow.take(view_of(one, 2))
+    assert plane.renewed == [], "an unchanged lease is not sent again"
+    one.observe(poll(S1, 50))
+    one.observe(poll(S2, 50))
+    follow.take(view_of(one, 51))
+    one.observe(event(S1, 60, "+try-failover"))
+    follow.take(view_of(one, 61))
+    assert plane.renewed == [(POOL, SHARD, 1200 * MS), (POOL, SHARD, 0)]
+    assert len(plane.snapshots) == 1
+
+
+def test_a_pool_without_leases_gets_one_that_never_ends() -> None:
+    plane, one = FakePlane(), settled()
+    follower(plane, Lines(), lease=LeaseRule.NONE).take(view_of(one, 99_999))
+    assert plane.snapshots[0][1] == [Route(POOL, SHARD, OLD, FOREVER_NS)]
+
+
+async def running(follow: Follower, watch: Watch, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await follow.run(watch)
+
+
+def named(follow: Follower) -> Watch:
+    """A watch whose sentinels all name OLD."""
+    watch = Watch(SENTINELS, [SHARD], on_change=follow.take, lease=LeaseRule.REQUIRE)
+    for sentinel in SENTINELS:
+        watch._reducer.observe(poll(sentinel, boot_ns() / MS))
+    watch._publish()
+    return watch
+
+
+async def test_a_named_master_is_committed_once_it_says_master() -> None:
+    plane, lines = FakePlane(), Lines()
+    follow = follower(plane, lines, "slave", "no answer in time", "no answer in time", "master")
+    await running(follow, named(follow), 0.4)
+    assert [routes[0].endpoint for _, routes in plane.snapshots] == [OLD]
+    assert [line["role"] for line in lines.events("master_unconfirmed")] == ["slave", "no answer in time"]
+
+
+async def test_a_named_master_that_says_something_else_is_not_committed() -> None:
+    plane = FakePlane()
+    follow = follower(plane, Lines(), "slave")
+    await running(follow, named(follow), 0.2)
+    assert plane.snapshots == []
+
+
+async def test_a_worker_that_does_not_ack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shoal.follow.ACK_LIMIT", 0.05)
+    plane, lines = FakePlane(acks=False), Lines()
+    follow = follower(plane, lines)
+    await running(follow, named(follow), 0.3)
+    assert [(line["epoch"], line["acked"], line["level"]) for line in lines.events("epoch_not_acked")] == [
+        (1, 0, "error")
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------- the log
+
+
+def story(*views: View) -> list[dict[str, Any]]:
+    lines = Lines()
+    follow = follower(FakePlane(), lines)
+    for view in views:
+        follow.take(view)
+    return lines.events()
+
+
+def test_a_broken_lease_is_logged_once_with_why_and_its_return_with_how_long() -> None:
+    one = settled()
+    views = [view_of(one, 1)]
+    one.observe(event(S1, 100, "+try-failover"))
+    views += [view_of(one, 100), view_of(one, 150)]
+    for sentinel in SENTINELS:
+        one.observe(poll(sentinel, 340))
+    views.append(view_of(one, 341))
+    lines = [line for line in story(*views) if line["event"].startswith("lease_")]
+    assert [line["event"] for line in lines] == ["lease_regained", "lease_broken", "lease_regained"]
+    assert lines[1]["why"] == f"sentinel {S1} published +try-failover"
+    assert lines[2]["after_ms"] == 241
+
+
+def test_a_lease_that_ran_out_between_two_views_is_logged_with_how_long() -> None:
+    one = settled()
+    before = view_of(one, 1)
+    for sentinel in SENTINELS:
+        one.observe(poll(sentinel, 1190))
+    lapsed = [line for line in story(before, view_of(one, 1191)) if line["event"] == "lease_lapsed"]
+    assert [line["for_ms"] for line in lapsed] == [41]
+
+
+def test_sentinels_that_come_and_go_are_logged_with_why_and_how_long() -> None:
+    one = settled()
+    views = [view_of(one, 0)]
+    words: list[tuple[int, Observation]] = [
+        (1, Linked(S1, up=True)),
+        (2, Linked(S1, up=True, subscription=True)),
+        (100, Linked(S1, up=False, why_not="Connection refused")),
+        (150, Linked(S1, up=False, why_not="Connection refused")),
+        (151, Linked(S1, up=False, subscription=True)),
+        (400, Linked(S1, up=True)),
+        (401, Tilted(S1, 401 * MS, tilt=True)),
+    ]
+    for at, word in words:
+        one.observe(word)
+        views.append(view_of(one, at))
+    lines = [line for line in story(*views) if line["event"].startswith("sentinel_")]
+    assert [line["event"] for line in lines] == [
+        "sentinel_connected",
+        "sentinel_subscribed",
+        "sentinel_lost",
+        "sentinel_unsubscribed",
+        "sentinel_connected",
+        "sentinel_tilt",
+    ]
+    assert lines[2]["why"] == "Connection refused"
+    assert lines[4]["after_ms"] == 300
+
+
+def test_unsound_sentinels_are_logged_once_each() -> None:
+    one = settled()
+    one.observe(poll(S1, 1, report(other_sentinels=4)))
+    lines = [line for line in story(view_of(one, 2), view_of(one, 3)) if line["event"] == "sentinels_unsound"]
+    assert len(lines) == 4
+
+
+def test_every_line_has_a_time_to_the_millisecond_a_level_and_a_declared_event() -> None:
+    for line in story(view_of(settled(), 1)):
+        assert len(line["timestamp"]) == len("2026-01-01T00:00:00.000Z")
+        assert line["level"] in ("info", "warning", "error")
+        assert line["event"] in EVENTS
+
+
+def test_an_event_that_is_not_declared_is_a_bug() -> None:
+    with pytest.raises(KeyError):
+        Lines().log.event("somthing")
+
+
+def test_lines_for_people_have_no_colour_outside_a_terminal() -> None:
+    stream = io.StringIO()
+    Log(LogFormat.CONSOLE, stream).event("lease_broken", shard="a", why="it is so")
+    assert "lease_broken" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
+    assert stream.getvalue().count("\n") == 1
+
+
+# --------------------------------------------------------------------------------------------------------- the daemon
+
+
+def layout(**sections: Any) -> Layout:
+    topology = parse({"cluster": "main", "shards": {"a": None, "b": {"replicas": 1, "weight": 3}}, **sections})
+    return lay_out(topology, {key: 20000 + n for n, key in enumerate(ports_to_choose(topology))})
+
+
+def test_pools_are_given_to_the_workers_as_the_topology_has_them() -> None:
+    laid = layout(proxy={"nodes": 1, "hash_tag": "{}", "hold": {"timeout": "2s", "bytes": "1mb"}, "max_inflight": 9})
+    node = laid.proxies[0]
+    (spec,) = pool_specs(laid.topology, node)
+    assert spec.name == "main"
+    assert spec.listen == str(node.listens["main"])
+    assert [(shard.name, shard.weight) for shard in spec.shards] == [("a", 1), ("b", 3)]
+    assert (spec.hash_tag, spec.hold_timeout_ms, spec.hold_bytes, spec.max_inflight) == ("{}", 2000, 1 << 20, 9)
+    assert (spec.password, spec.backend_password) == (None, None)
+    (face,) = pool_faces(laid.topology, node)
+    assert (face.name, face.shards, face.lease) == ("main", ("a", "b"), LeaseRule.REQUIRE)
+
+
+def test_an_unknown_node_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        daemon.serve(layout(), "proxy9", Lines().log)
+    assert "proxy9" in caught.value.what
+    assert caught.value.hint == "the topology has proxy1, proxy2"
+
+
+def test_the_strictest_rule_counts() -> None:
+    assert strictest(iter([LeaseRule.NONE, LeaseRule.REQUIRE, LeaseRule.UNSAFE])) is LeaseRule.REQUIRE
+    assert strictest(iter([LeaseRule.NONE, LeaseRule.UNSAFE])) is LeaseRule.UNSAFE
+
+
+@pytest.mark.parametrize("rule", list(LeaseRule))
+async def test_with_lease_require_it_refuses_sentinels_that_are_not_as_configured(rule: LeaseRule) -> None:
+    watch = Watch(SENTINELS, [SHARD], lease=rule)
+    for sentinel in SENTINELS:
+        watch._reducer.observe(poll(sentinel, boot_ns() / MS, report(other_sentinels=4, quorum=3)))
+    watch._publish()
+    async with asyncio.timeout(2):
+        if rule is not LeaseRule.REQUIRE:
+            await vet(watch)
+            return
+        with pytest.raises(SentinelError) as caught:
+            await vet(watch)
+    assert "5 sentinels watch" in caught.value.what
+    assert caught.value.hint is not None
