@@ -67,6 +67,14 @@ def test_a_broken_frame_gets_an_error_and_closes_that_client_alone(proxy: PlaneH
         assert bystander.call("GET", "k") == b"v"
 
 
+def test_a_browser_that_posts_cannot_carry_commands_in_the_body(proxy: PlaneHost) -> None:
+    body = command("SET", "forged", "1")
+    with Wire(proxy.address) as wire, Wire(proxy.address) as bystander:
+        wire.send(b"POST / HTTP/1.1\r\nHost: shoal\r\n\r\n" + body)
+        assert wire.closed_by_peer()
+        assert bystander.call("GET", "forged") is None
+
+
 @pytest.mark.parametrize(
     "request_",
     [

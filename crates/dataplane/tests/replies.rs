@@ -34,23 +34,6 @@ fn read(bytes: &[u8], sizes: &[usize]) -> (Vec<Vec<u8>>, Option<ProtocolError>) 
     (taken, None)
 }
 
-/// The same, but what is known of a reply is let go of at once, as for a large one that is passed
-/// on.
-fn read_discarding(bytes: &[u8], size: usize) -> Vec<Vec<u8>> {
-    let (mut buffer, mut progress) = (Vec::new(), ReplyScan::default());
-    let (mut taken, mut front) = (Vec::new(), Vec::new());
-    for piece in bytes.chunks(size) {
-        buffer.extend_from_slice(piece);
-        while let Ok(ReplyStatus::Complete { len }) = scan_reply(&buffer, &mut progress) {
-            front.extend(buffer.drain(..len));
-            taken.push(std::mem::take(&mut front));
-        }
-        let known = progress.discard(buffer.len());
-        front.extend(buffer.drain(..known));
-    }
-    taken
-}
-
 fn bulk(kind: char, payload: &[u8]) -> Vec<u8> {
     let head = format!("{kind}{}\r\n", payload.len());
     [head.as_bytes(), payload, b"\r\n"].concat()
@@ -147,14 +130,6 @@ proptest! {
         let expected = read(&bytes, &[usize::MAX]);
         prop_assert_eq!(&read(&bytes, &[1]), &expected);
         prop_assert_eq!(&read(&bytes, &[size]), &expected);
-    }
-
-    #[test]
-    fn what_is_let_go_of_while_a_reply_comes_is_the_reply(
-        replies in prop::collection::vec(reply(), 0..6),
-        size in 1_usize..30,
-    ) {
-        prop_assert_eq!(read_discarding(&replies.concat(), size), replies);
     }
 
     #[test]

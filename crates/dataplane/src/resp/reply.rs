@@ -19,18 +19,6 @@ pub struct ReplyScan {
     left: u64,
 }
 
-impl ReplyScan {
-    /// Lets go of the known front of an incomplete reply, so that a large one is passed on while it
-    /// comes: of `buffered` bytes the first so many, as returned, are part of it and never looked
-    /// at again. The caller removes them; the next scan takes what then is the buffer.
-    pub fn discard(&mut self, buffered: usize) -> usize {
-        // A scan looks back at the line end before `at`.
-        let known = self.at.saturating_sub(2).min(buffered);
-        self.at -= known;
-        known
-    }
-}
-
 /// What [`scan_reply`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyStatus {

@@ -44,6 +44,11 @@ impl Worker {
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
         let Some(command) = command::lookup(request.arg(0)) else {
+            if command::is_http(request.arg(0)) {
+                self.mailbox.stats.pools[pool].protocol_errors.add(1);
+                self.close_client(handle);
+                return Step::Taken;
+            }
             if !authenticated {
                 return self.answer(handle, NOAUTH);
             }
