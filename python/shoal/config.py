@@ -10,9 +10,10 @@ problems at once; a problem of one section does not hide those of the others, an
 Called by every command that takes `-f FILE`, and with `parse` by `Cluster`.
 """
 
+import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pydantic import ValidationError
 from shoal import complaints, document
 from shoal.complaints import dotted
 from shoal.document import Document
-from shoal.errors import ConfigError
+from shoal.errors import ConfigError, EngineError
 from shoal.topology import Topology, problems
 
 KeyPath = tuple[str | int, ...]
@@ -125,11 +126,17 @@ def parse(data: Mapping[str, Any], source: str = "topology") -> Topology:
     return _check(_Findings(source, data))
 
 
-def where(path: Path, key: KeyPath) -> str:
-    """Where a setting stands, for an error that shows only when it is used: "shoal.yaml:12:1 engine"."""
-    read = document.read(_text(path), str(path))
-    findings = _Findings(str(path), read.data, read)
-    return findings.where(key, findings.place(key))
+@contextlib.contextmanager
+def located(path: Path) -> Iterator[None]:
+    """Let an error about a setting that shows only when it is used (`engine`) say where in the file it stands."""
+    try:
+        yield
+    except EngineError as error:
+        if error.where == "engine":
+            read = document.read(_text(path), str(path))
+            findings = _Findings(str(path), read.data, read)
+            error.where = findings.where(("engine",), findings.place(("engine",)))
+        raise
 
 
 def _check(findings: _Findings) -> Topology:

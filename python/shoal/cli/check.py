@@ -1,7 +1,6 @@
 """`shoal check`: validates a topology file and prints what it means."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from shoal import config
@@ -9,7 +8,6 @@ from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from shoal.cli.printer import Printer
 from shoal.cli.ring import ring_of
 from shoal.engine import find_engine
-from shoal.errors import EngineError
 from shoal.topology import (
     LOCAL,
     Endpoint,
@@ -30,7 +28,9 @@ def command(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> int
     """Validate a topology file and print what it means."""
     topology = config.load(file)
     layout = lay_out(topology, dict.fromkeys(ports_to_choose(topology), TO_CHOOSE))
-    _try_engine(file, layout)
+    if topology.engine is not None and layout.on_host(LOCAL):
+        with config.located(file):
+            find_engine(topology.engine)
     printer = Printer()
     if as_json:
         printer.json({"file": str(file), **_meaning(layout), "warnings": warnings(topology)})
@@ -41,17 +41,6 @@ def command(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> int
         printer.warning(sentence)
     printer.talk(f"{file}: valid")
     return 0
-
-
-def _try_engine(file: Path, layout: Layout) -> None:
-    """Refuse an engine that the file names and that is to run here, but cannot."""
-    wanted = layout.topology.engine
-    if wanted is None or not layout.on_host(LOCAL):
-        return
-    try:
-        find_engine(wanted)
-    except EngineError as error:
-        raise EngineError(error.what, where=config.where(file, ("engine",)), hint=error.hint) from None
 
 
 def _may_be_lost(topology: Topology) -> int:

@@ -1,4 +1,4 @@
-"""What works in a topology but will disappoint: a sentence each, for `shoal check` and `shoal up`."""
+"""What works in a topology but will disappoint: a sentence each, for `shoal check`."""
 
 from collections.abc import Iterator
 
