@@ -97,6 +97,22 @@ class Pace:
             self._waiter.set_result(None)
 
 
+class Backoff:
+    """How long to wait before the next connection: longer each time, until one has lasted."""
+
+    def __init__(self) -> None:
+        self._delay = BACKOFF_FIRST
+        self._waited = 0.0
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._waited > BACKOFF_LAST:
+            self._delay = BACKOFF_FIRST
+        await asyncio.sleep(self._delay)
+        self._delay = min(2 * self._delay, BACKOFF_LAST)
+        self._waited = loop.time()
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One sentinel's two connections. `report` takes what they say; they end only by being cancelled."""
@@ -108,25 +124,23 @@ class Source:
     report: Callable[[Observation], None]
 
     async def poll(self) -> None:
-        """Ask, for ever; reconnect with a growing delay."""
-        delay = BACKOFF_FIRST
+        """Ask, for ever, over one connection after the other."""
+        backoff = Backoff()
         while True:
             try:
                 with await self._connect() as connection:
                     await self._identify(connection)
                     self.report(Linked(self.endpoint, up=True))
-                    delay = BACKOFF_FIRST
                     await self._poll_while_it_answers(connection)
             except OSError as error:
                 self.report(Linked(self.endpoint, up=False, why_not=why(error)))
             except SentinelError as error:
                 self.report(Linked(self.endpoint, up=False, why_not=error.what))
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, BACKOFF_LAST)
+            await backoff.wait()
 
     async def subscribe(self) -> None:
-        """Listen, for ever; reconnect with a growing delay."""
-        delay = BACKOFF_FIRST
+        """Listen, for ever, over one connection after the other."""
+        backoff = Backoff()
         while True:
             try:
                 with await self._connect() as connection:
@@ -134,8 +148,7 @@ class Source:
                     await self._listen(connection)
             except OSError:
                 self.report(Linked(self.endpoint, up=False, subscription=True))
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, BACKOFF_LAST)
+            await backoff.wait()
 
     async def _connect(self) -> RespConnection:
         return await RespConnection.open(self.endpoint, password=self.password, timeout=ANSWER_TIMEOUT)
@@ -216,7 +229,7 @@ class Watch:
             at: Source(at, self.password, self.poll_interval, Pace(), self._report) for at in self.sentinels
         }
         self._leased_ns: dict[str, int] = {}
-        self._pending: asyncio.Handle | None = None
+        self._heard = asyncio.Event()
         self.view = self._reducer.decide(boot_ns())
 
     async def run(self) -> None:
@@ -225,7 +238,8 @@ class Watch:
             for source in self._sources.values():
                 group.create_task(source.poll(), name=f"poll {source.endpoint}")
                 group.create_task(source.subscribe(), name=f"subscribe {source.endpoint}")
-            group.create_task(self._tick(), name="watch tick")
+            group.create_task(self._decide_what_is_heard(), name="watch decide")
+            group.create_task(self._decide_in_silence(), name="watch tick")
 
     def confirm(self, name: str, master: Master) -> bool:
         """Commit a candidate whose ROLE says master; the new view is published at once."""
@@ -246,10 +260,16 @@ class Watch:
             if observation.event.kind is not Kind.LOOK:
                 self._publish()  # a lease that breaks breaks now
                 return
-        if self._pending is None:  # the answers of all sentinels come close together: one decision for all of them
-            self._pending = asyncio.get_running_loop().call_later(GATHER, self._publish)
+        self._heard.set()
 
-    async def _tick(self) -> None:
+    async def _decide_what_is_heard(self) -> None:
+        """The answers of all sentinels come close together: one decision for all of them."""
+        while True:
+            await self._heard.wait()
+            await asyncio.sleep(GATHER)
+            self._publish()
+
+    async def _decide_in_silence(self) -> None:
         """Decide again also when nothing is heard: a lease that runs out is news."""
         while True:
             await asyncio.sleep(TICK)
@@ -257,9 +277,7 @@ class Watch:
                 self._publish()
 
     def _publish(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None
+        self._heard.clear()
         self.view = self._reducer.decide(boot_ns())
         if self.lease is not None:
             for master in self.view.masters.values():

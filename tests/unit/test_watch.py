@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from shoal.sentinel import LeaseRule, Master, Polled, Published, Said, read_event
+from shoal.topology import Endpoint
 from shoal.watch import HURRY_SPACING, Pace, Watch, boot_ns
 from tests.unit.sentinels import MS, OLD, SENTINELS, SHARD, report
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from shoal.sentinel import View
 
 
@@ -48,6 +52,14 @@ def watch(seen: list[View] | None = None, *, lease: LeaseRule | None = LeaseRule
     return Watch(SENTINELS, [SHARD], on_change=(seen if seen is not None else []).append, lease=lease)
 
 
+@contextlib.asynccontextmanager
+async def deciding(one: Watch) -> AsyncIterator[None]:
+    """The part of `run` that decides what was heard."""
+    task = asyncio.create_task(one._decide_what_is_heard())
+    yield
+    task.cancel()
+
+
 def say(one: Watch, *, age_ms: int = 0, before_ms: float = 0) -> None:
     """Every sentinel vouches for OLD, `before_ms` ago."""
     for sentinel in SENTINELS:
@@ -57,10 +69,11 @@ def say(one: Watch, *, age_ms: int = 0, before_ms: float = 0) -> None:
 async def test_answers_that_come_together_are_one_decision() -> None:
     seen: list[View] = []
     one = watch(seen)
-    say(one)
-    assert seen == []
-    await asyncio.sleep(0.05)
-    assert len(seen) == 1
+    async with deciding(one):
+        say(one)
+        assert seen == []
+        await asyncio.sleep(0.05)
+        assert len(seen) == 1
     assert one.view.masters[SHARD].candidate == Master(OLD, 0)
 
 
@@ -90,7 +103,7 @@ async def test_a_lease_with_little_left_hurries_the_sentinels_it_hangs_on() -> N
     one._report(Polled(fresh, boot_ns(), {SHARD: Said(report(), 0)}))
     for sentinel in old:
         one._report(Polled(sentinel, boot_ns(), {SHARD: Said(report(), 1000)}))
-    await asyncio.sleep(0.02)
+    one._publish()
     paces = {sentinel: one._sources[sentinel].pace for sentinel in SENTINELS}
     for sentinel in old:
         assert paces[sentinel].due - paces[sentinel].sent == pytest.approx(HURRY_SPACING, abs=0.02)
@@ -102,7 +115,7 @@ async def test_who_only_looks_never_hurries() -> None:
     for source in one._sources.values():
         source.pace.sending(60.0)
     say(one, age_ms=1000)
-    await asyncio.sleep(0.02)
+    one._publish()
     assert one.view.masters[SHARD].endpoint == OLD
     assert all(source.pace.due - source.pace.sent > 1 for source in one._sources.values())
 
@@ -116,3 +129,13 @@ async def test_an_answer_that_was_read_late_counts_from_when_it_was_asked_for() 
     say(one, before_ms=-2)
     one.confirm(SHARD, Master(OLD, 0))
     assert one.view.masters[SHARD].lease_until_ns / MS <= asked_ms + 1160
+
+
+async def test_an_error_of_whoever_takes_the_views_ends_the_watch() -> None:
+    def refuse(_view: View) -> None:
+        raise ValueError("no")
+
+    one = Watch([Endpoint("127.0.0.1", 9)], [SHARD], on_change=refuse)
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.timeout(5):
+            await one.run()
