@@ -11,6 +11,7 @@ belong to the servers afterwards, which rewrite them (a new master's address, a 
 Pure: the caller writes the files, with mode 0600, since they hold the password. Called by the supervisor.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
@@ -71,14 +72,11 @@ def sentinel_conf(node: SentinelNode, layout: Layout, masters: Mapping[str, Endp
     """The sentinel.conf of a first start, monitoring each shard at its present master."""
     topology = layout.topology
     settings = topology.sentinel
-    password = _password(topology)
     lines = [
         *_listening(node.endpoint),
         f"sentinel announce-ip {node.endpoint.host}",
         f"sentinel announce-port {node.endpoint.port}",
     ]
-    if password is not None:
-        lines += [f"requirepass {password}", f"sentinel sentinel-pass {password}"]
     for shard, master in masters.items():
         lines += [
             "",
@@ -87,9 +85,28 @@ def sentinel_conf(node: SentinelNode, layout: Layout, masters: Mapping[str, Endp
             f"sentinel failover-timeout {shard} {settings.failover_timeout}",
             f"sentinel parallel-syncs {shard} {settings.parallel_syncs}",
         ]
-        if password is not None:
-            lines.append(f"sentinel auth-pass {shard} {password}")
-    return SENTINEL_CONF_HEADER + _text(lines)
+    return with_password(SENTINEL_CONF_HEADER + _text(lines), topology)
+
+
+def with_password(conf: str, topology: Topology) -> str:
+    """A redis.conf or sentinel.conf as it is, but with the topology's password, or without one.
+
+    For a server that does not run: what it wrote for itself has the password of that day, and its line for the user
+    "default" is stronger than any requirepass, so that a server which began without a password would stay open.
+    """
+    kept = [line for line in conf.splitlines() if not _PASSWORD_LINE.match(line)]
+    password = _password(topology)
+    shards = [match[1] for line in kept if (match := _MONITOR_LINE.match(line))]
+    if password is not None and shards:
+        kept += [f"requirepass {password}", f"sentinel sentinel-pass {password}"]
+        kept += [f"sentinel auth-pass {shard} {password}" for shard in shards]
+    return _text(kept)
+
+
+_PASSWORD_LINE = re.compile(
+    r"\s*(requirepass|masterauth|primaryauth|user\s+default|sentinel\s+(auth-pass|sentinel-pass))\s", re.IGNORECASE
+)
+_MONITOR_LINE = re.compile(r"\s*sentinel\s+monitor\s+(\S+)\s", re.IGNORECASE)
 
 
 def _owned_lines(node: RedisNode, layout: Layout) -> Iterator[str]:

@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from shoal import config
 from shoal.engine import Engine
-from shoal.render import redis_conf, sentinel_conf, shoal_conf
+from shoal.render import redis_conf, sentinel_conf, shoal_conf, with_password
 from shoal.topology import lay_out, ports_to_choose
 from tests.harness import Process, free_port, wait_until
 
@@ -38,8 +38,9 @@ class Rendered:
     def start_redis(self, node: RedisNode) -> Process:
         home = self.servers.directory / "a state" / node.name
         home.mkdir(parents=True, exist_ok=True)
-        if not (home / "redis.conf").exists():
-            (home / "redis.conf").write_text(redis_conf(node, self.layout, home))
+        conf = home / "redis.conf"
+        text = conf.read_text() if conf.exists() else redis_conf(node, self.layout, home)
+        conf.write_text(with_password(text, self.layout.topology))
         (home / "shoal.conf").write_text(shoal_conf(node, self.layout))
         return self._start(node.name, self.engine.server_command(home / "redis.conf"), node.endpoint)
 
@@ -47,8 +48,9 @@ class Rendered:
         home = self.servers.directory / "a state" / node.name
         home.mkdir(parents=True, exist_ok=True)
         conf = home / "sentinel.conf"
-        if not conf.exists():
-            conf.write_text(sentinel_conf(node, self.layout, {"a": self.layout.redis[0].endpoint}))
+        masters = {"a": self.layout.redis[0].endpoint}
+        text = conf.read_text() if conf.exists() else sentinel_conf(node, self.layout, masters)
+        conf.write_text(with_password(text, self.layout.topology))
         return self._start(node.name, self.engine.sentinel_command(conf), node.endpoint)
 
     def _start(self, name: str, argv: tuple[str, ...], endpoint: Endpoint) -> Process:
@@ -96,8 +98,7 @@ def _as_text(values: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture(params=[None, ODD_PASSWORD], ids=["open", "password"])
 def rendered(request: pytest.FixtureRequest, servers: Servers, engine: EngineProgram) -> Rendered:
     program = Engine(engine.server, ("--sentinel",), "redis", (7, 0, 0), "a test")
-    auth = {} if request.param is None else {"auth": {"password": request.param}}
-    layout = _layout({**ONE_SHARD, **auth, "redis": {"maxmemory": "100mb", "save": "900 1"}}, None)
+    layout = _layout({**ONE_SHARD, **_auth(request.param), "redis": {"maxmemory": "100mb", "save": "900 1"}}, None)
     stack = Rendered(servers, program, layout, request.param)
     for node in layout.redis:
         stack.start_redis(node)
@@ -106,12 +107,17 @@ def rendered(request: pytest.FixtureRequest, servers: Servers, engine: EnginePro
     return stack
 
 
+def _auth(password: str | None) -> dict[str, Any]:
+    return {} if password is None else {"auth": {"password": password}}
+
+
 def _layout(data: dict[str, Any], ports: dict[str, int] | None) -> Layout:
     topology = config.parse(data)
     return lay_out(topology, ports or {key: free_port() for key in ports_to_choose(topology)})
 
 
-def test_a_failover_and_a_restart_keep_the_roles_and_the_topology_s_settings(rendered: Rendered) -> None:
+def test_a_failover_and_a_restart_keep_the_roles_and_take_the_topology_s_settings(rendered: Rendered) -> None:
+    """The second start has other settings, and a password where there was none or none where there was one."""
     old, new = rendered.layout.redis
     wait_until(lambda: rendered.linked(new) and rendered.settled(), 20, "the sentinels to know everyone")
     processes = {process.name: process for process in rendered.servers.processes}
@@ -122,10 +128,9 @@ def test_a_failover_and_a_restart_keep_the_roles_and_the_topology_s_settings(ren
 
     for process in rendered.servers.processes:
         process.kill()
-    topology = rendered.layout.topology
-    rendered.layout = lay_out(
-        topology.model_copy(update={"redis": {"maxmemory": ("200mb",), "save": ("800 1",)}}), _ports(rendered.layout)
-    )
+    rendered.password = ODD_PASSWORD if rendered.password is None else None
+    settings = {"redis": {"maxmemory": "200mb", "save": "800 1"}, **_auth(rendered.password)}
+    rendered.layout = _layout({**ONE_SHARD, **settings}, _ports(rendered.layout))
     for node in rendered.layout.redis:
         rendered.start_redis(node)
     for sentinel in rendered.layout.sentinels:
@@ -139,6 +144,7 @@ def test_a_failover_and_a_restart_keep_the_roles_and_the_topology_s_settings(ren
         assert rendered.setting(node, "save") == "800 1"
         assert rendered.conf(node.name).count("include ") == 1
         assert rendered.conf(node.name).index("include ") < rendered.conf(node.name).index("maxmemory")
+    _password_is_asked_for(rendered)
 
 
 def test_the_defaults_are_in_force_and_the_password_is_asked_for(rendered: Rendered) -> None:
@@ -154,6 +160,10 @@ def test_the_defaults_are_in_force_and_the_password_is_asked_for(rendered: Rende
     }
     assert {name: rendered.setting(node, name) for name in expected} == expected
     assert rendered.setting(node, "dir").endswith("/a state/a-1")
+    _password_is_asked_for(rendered)
+
+
+def _password_is_asked_for(rendered: Rendered) -> None:
     if rendered.password is not None:
         rendered.password = None
         for endpoint in rendered.endpoints():

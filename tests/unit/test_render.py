@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from inline_snapshot import snapshot
 
 from shoal import config
-from shoal.render import quoted, redis_conf, sentinel_conf, shoal_conf
+from shoal.render import quoted, redis_conf, sentinel_conf, shoal_conf, with_password
 from shoal.topology import Endpoint, lay_out, ports_to_choose
 
 if TYPE_CHECKING:
@@ -128,19 +128,19 @@ protected-mode no
 daemonize no
 sentinel announce-ip 127.0.0.1
 sentinel announce-port 7004
-requirepass "hunter2"
-sentinel sentinel-pass "hunter2"
 
 sentinel monitor a 127.0.0.1 7002 2
 sentinel down-after-milliseconds a 1000
 sentinel failover-timeout a 6000
 sentinel parallel-syncs a 1
-sentinel auth-pass a "hunter2"
 
 sentinel monitor b 127.0.0.1 7003 2
 sentinel down-after-milliseconds b 1000
 sentinel failover-timeout b 6000
 sentinel parallel-syncs b 1
+requirepass "hunter2"
+sentinel sentinel-pass "hunter2"
+sentinel auth-pass a "hunter2"
 sentinel auth-pass b "hunter2"
 """)
 
@@ -154,6 +154,43 @@ def test_without_a_password_none_is_asked_for() -> None:
 def test_redis_conf_holds_no_password_until_the_server_copies_it() -> None:
     layout = laid_out(auth={"password": "hunter2"})
     assert "hunter2" not in redis_conf(layout.redis[1], layout, HOME)
+
+
+REWRITTEN = """\
+port 7004
+requirepass "old"
+user default on #2c9e ~* &* +@all
+user app on #aaaa ~app:* +@read
+sentinel monitor a 127.0.0.1 7002 2
+sentinel auth-pass a old
+sentinel known-replica a 127.0.0.1 7001
+sentinel sentinel-pass old
+"""
+
+
+def test_a_file_of_the_server_s_own_gets_the_password_of_today() -> None:
+    topology = laid_out(auth={"password": "new"}).topology
+    renewed = with_password(REWRITTEN, topology)
+    assert renewed == snapshot("""\
+port 7004
+user app on #aaaa ~app:* +@read
+sentinel monitor a 127.0.0.1 7002 2
+sentinel known-replica a 127.0.0.1 7001
+requirepass "new"
+sentinel sentinel-pass "new"
+sentinel auth-pass a "new"
+""")
+    assert with_password(renewed, topology) == renewed
+
+
+def test_a_password_that_is_no_more_leaves_the_server_s_own_files() -> None:
+    assert with_password(REWRITTEN, laid_out().topology) == snapshot("""\
+port 7004
+user app on #aaaa ~app:* +@read
+sentinel monitor a 127.0.0.1 7002 2
+sentinel known-replica a 127.0.0.1 7001
+""")
+    assert with_password("dir /x\nmasterauth old\nprimaryauth old\n", laid_out().topology) == "dir /x\n"
 
 
 @given(text=st.text())
