@@ -14,11 +14,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
-
 from shoal.errors import SentinelError
 from shoal.sentinel import MastersReply, Report
 from shoal.topology import Endpoint
@@ -86,6 +81,10 @@ class Line:
     """A connection to one redis or sentinel, opened when first needed and again when lost."""
 
     def __init__(self, endpoint: Endpoint, password: str | None) -> None:
+        from redis.asyncio import Redis  # here: it takes longer to import than all of `shoal key`
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
         self.endpoint = endpoint
         self._client = Redis(
             host=endpoint.host,
@@ -101,6 +100,8 @@ class Line:
         self._masters = MastersReply()
 
     async def close(self) -> None:
+        from redis.exceptions import RedisError
+
         with contextlib.suppress(OSError, RedisError):
             await self._client.aclose()
 
@@ -121,6 +122,8 @@ class Line:
 
 
 async def _within(answer: Awaitable[T]) -> T:
+    from redis.exceptions import AuthenticationError, RedisError
+
     try:
         async with asyncio.timeout(PATIENCE):
             return await answer

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from shoal import state
 from shoal.cluster import Cluster
@@ -228,7 +230,8 @@ def test_a_password_is_asked_by_every_server_and_is_in_no_argument(place: Place,
     assert up.returncode == 0, up.stderr
     ports = state.load_ports(place.state)
     for key in ("a-1", "a-2", "sentinel1", "proxy1.shoal"):
-        with redis.Redis(port=ports[key]) as stranger, pytest.raises(redis.AuthenticationError):
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(port=ports[key], retry=once) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
     with redis.Redis(*place.address(), password=secret) as client:
         assert client.set("key", "value")
