@@ -132,10 +132,10 @@ impl Worker {
         self.shards[shard].answered();
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
-        self.want_lane(shard, LaneKey::default());
         for lane in &mut self.shards[shard].lanes {
             lane.state = LaneState::Down { retry_ms };
         }
+        self.want_lane(shard, LaneKey::default());
         self.open_due_lanes(shard);
     }
 
