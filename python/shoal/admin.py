@@ -20,7 +20,7 @@ import hashlib
 import hmac
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -76,7 +76,7 @@ class Subject:
     plane: Plane
     view: Callable[[], View]
     now_ns: Callable[[], int]
-    password: str | None
+    password: str | None = field(repr=False)
     draining: bool = False
 
 

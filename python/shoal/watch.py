@@ -118,7 +118,7 @@ class Source:
     """One sentinel's two connections. `report` takes what they say; they end only by being cancelled."""
 
     endpoint: Endpoint
-    password: str | None
+    password: str | None = field(repr=False)
     interval: float
     pace: Pace
     report: Callable[[Observation], None]
@@ -208,7 +208,7 @@ class Watch:
     sentinels: Sequence[Endpoint]
     masters: Sequence[str]
     _: KW_ONLY
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     poll_interval: float = 0.1
     on_change: Callable[[View], None] | None = None
     lease: LeaseRule | None = None

@@ -139,3 +139,9 @@ async def test_an_error_of_whoever_takes_the_views_ends_the_watch() -> None:
     with pytest.raises(ExceptionGroup):
         async with asyncio.timeout(5):
             await one.run()
+
+
+def test_the_password_is_not_shown() -> None:
+    one = Watch(SENTINELS, [SHARD], password="p-4711")
+    assert "p-4711" not in repr(one)
+    assert "p-4711" not in repr(one._sources)
