@@ -172,7 +172,7 @@ def _redis(layout: Layout, node: RedisNode, findings: Findings, word: Word | Non
     if isinstance(said, Silent):
         return _silent(part, said, findings)
     lag_bytes, lag_seconds = _lag(layout, node, said, findings)
-    part = replace(part, role=said.role, lag_bytes=lag_bytes, lag_seconds=lag_seconds, detail=f"{said.keys} keys")
+    part = replace(part, role=said.role, lag_bytes=lag_bytes, lag_seconds=lag_seconds, detail=_count(said.keys, "key"))
     if said.loading:
         return replace(part, health="loading", problems=("is loading its data",))
     if word is None:
@@ -230,7 +230,7 @@ def _sentinel(layout: Layout, node: SentinelNode, findings: Findings, words: Map
         part,
         config_epoch=max(epochs, default=None),
         health="ok" if not problems else "disagrees",
-        detail=f"{len(said)} shards",
+        detail=_count(len(said), "shard"),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -267,7 +267,7 @@ def _proxy(node: ProxyNode, findings: Findings, words: Mapping[str, Word]) -> Pa
     if isinstance(said, Silent):
         return _silent(part, said, findings)
     epochs = [epoch for _, route in said.routes() if (epoch := route.get("config_epoch")) is not None]
-    part = replace(part, config_epoch=max(epochs, default=None), detail=f"{said.clients()} clients")
+    part = replace(part, config_epoch=max(epochs, default=None), detail=_count(said.clients(), "client"))
     if not said.healthy:
         return replace(part, health="unhealthy", problems=tuple(f"is unhealthy: {why}" for why in said.why_not))
     if not said.ready:
@@ -278,3 +278,7 @@ def _proxy(node: ProxyNode, findings: Findings, words: Mapping[str, Word]) -> Pa
         if (word := words.get(shard)) is not None and route.get("endpoint") != str(word.endpoint)
     ]
     return replace(part, health="stale", problems=tuple(stale)) if stale else part
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

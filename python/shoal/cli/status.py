@@ -16,7 +16,7 @@ import typer
 from shoal import config, state
 from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption, StateOption
 from shoal.cli.printer import Printer
-from shoal.errors import StateError
+from shoal.errors import ProcessError
 from shoal.topology import Layout, lay_out, ports_to_choose
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def command(
     directory = directory or state.beside(file.absolute())
     ports = state.load_ports(directory)
     if not set(ports_to_choose(topology)) <= ports.keys():
-        raise StateError(f"the cluster was never up: {directory} holds no ports", hint="start it with `shoal up`")
+        raise ProcessError(f"the cluster was never up: {directory} holds no ports", hint="start it with `shoal up`")
     layout = lay_out(topology, ports)
     printer = Printer()
     if watch:

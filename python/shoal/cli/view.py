@@ -43,12 +43,12 @@ def status_text(status: Status) -> Text:
 
 
 def _part(part: PartStatus, width: int, reach: int) -> Text:
-    role = part.role or ""
     pid = f"pid {part.pid}" if part.pid is not None else ""
+    detail = _detail(part)
     return Text.assemble(
-        f"  {part.name:<{width}}  {role:<7}  {part.endpoint:<{reach}}  {pid:<11}  ",
-        (f"{part.health:<8}", COLOURS.get(part.health, OTHER_COLOUR)),
-        f"  {_detail(part)}".rstrip(),
+        f"  {part.name:<{width}}  {part.role or '':<7}  {part.endpoint:<{reach}}  {pid:<11}  ",
+        (f"{part.health:<8}" if detail else part.health, COLOURS.get(part.health, OTHER_COLOUR)),
+        f"  {detail}" if detail else "",
     )
 
 
