@@ -193,6 +193,12 @@ impl Backend {
         &self.output.filled()[..len]
     }
 
+    /// Some request that has left whole is unanswered.
+    pub(crate) fn awaits_reply(&self) -> bool {
+        let front = self.fifo.front();
+        front.is_some_and(|front| front.bytes as usize <= self.written)
+    }
+
     pub(crate) fn has_inflight(&self) -> bool {
         !self.fifo.is_empty()
     }
@@ -266,8 +272,9 @@ impl Backend {
     }
 
     /// What the socket should be watched for in this state.
-    pub(crate) fn wanted(&self, may_write: bool) -> Interest {
-        let write = self.phase == Phase::Connecting || may_write && !self.unwritten().is_empty();
+    pub(crate) fn wanted(&self) -> Interest {
+        let write =
+            self.phase == Phase::Connecting || !self.stalled && !self.unwritten().is_empty();
         Interest::READ.and_write(write)
     }
 }

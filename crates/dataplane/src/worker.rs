@@ -252,6 +252,7 @@ impl Worker {
             self.watch_listeners();
         }
         self.expire_backends();
+        self.tend_stalled();
         for shard in 0..self.shards.len() {
             self.open_due_lanes(shard);
             self.shards[shard].leased = self.lease_holds(shard);
@@ -285,6 +286,7 @@ impl Worker {
         }
         let busy = self.accept_again.is_some()
             || self.draining
+            || self.backends.iter().any(|(_, backend)| backend.stalled)
             || self.shards.iter().any(|shard| {
                 shard.has_waiting()
                     || shard.endpoint.is_some()

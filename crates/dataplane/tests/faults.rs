@@ -58,6 +58,11 @@ impl Wire {
             .collect()
     }
 
+    /// Waits until something comes, and leaves it there.
+    fn begins(&mut self) {
+        assert!(!self.from.fill_buf().expect("bytes in time").is_empty());
+    }
+
     /// Reads for a while what comes, and returns how many bytes that were and whether the end came.
     fn drain(&mut self) -> (usize, bool) {
         let mut bytes = self.from.buffer().len();
@@ -185,4 +190,46 @@ fn a_route_opens_one_connection() {
     let scene = Scene::new(|_| {});
     let _first = scene.master();
     assert!(scene.connections.recv_timeout(A_WHILE).is_err());
+}
+
+#[test]
+fn a_write_cut_off_by_the_end_of_its_lease_is_held_and_sent_whole() {
+    let scene = Scene::new(|_| {});
+    let mut first = scene.master();
+    let mut writer = scene.client();
+    let mut reader = scene.client();
+    writer.send(&set("k", &huge()));
+    first.begins();
+    scene.lease(0);
+    let (_, ended) = first.drain();
+    assert!(ended, "a connection with half a write is of no use");
+    let mut second = scene.master();
+    reader.send(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    assert_eq!(second.request(), ["GET", "k"], "reads go on");
+    second.send(b"$-1\r\n");
+    assert_eq!(reader.line(), "$-1");
+    scene.lease(NO_LEASE_NEEDED);
+    assert_eq!(second.request(), ["SET", "k", &huge()]);
+    second.send(b"+OK\r\n");
+    assert_eq!(writer.line(), "+OK");
+}
+
+#[test]
+fn a_write_cut_off_behind_unanswered_requests_goes_on_with_the_lease() {
+    let scene = Scene::new(|_| {});
+    let mut master = scene.master();
+    let mut writer = scene.client();
+    writer.send(&set("j", "1"));
+    assert_eq!(master.request(), ["SET", "j", "1"]);
+    writer.send(&set("k", &huge()));
+    master.begins();
+    scene.lease(0);
+    let (read, ended) = master.drain();
+    assert!(read < 24 << 20 && !ended, "no lease, no more bytes");
+    scene.lease(NO_LEASE_NEEDED);
+    let (rest, ended) = master.drain();
+    assert!(!ended);
+    assert_eq!(read + rest, set("k", &huge()).len());
+    master.send(b"+OK\r\n+OK\r\n");
+    assert_eq!((writer.line(), writer.line()), ("+OK".into(), "+OK".into()));
 }

@@ -101,6 +101,25 @@ impl Worker {
         }
     }
 
+    /// Lets a connection go on whose lease ended in the midst of a write: with the write once the
+    /// lease is back; without it once nothing else is unanswered there, because half a request is
+    /// never executed, and the reads behind it need not wait.
+    pub(super) fn tend_stalled(&mut self) {
+        let stalled: Vec<Handle> = self
+            .backends
+            .iter()
+            .filter(|(_, backend)| backend.stalled)
+            .map(|(_, backend)| backend.handle)
+            .collect();
+        for handle in stalled {
+            if self.may_write(handle) {
+                self.touch_backend(handle);
+            } else if self.backend(handle).is_some_and(|it| !it.awaits_reply()) {
+                self.lose_backend(handle, "its lease ended in the midst of a write");
+            }
+        }
+    }
+
     pub(super) fn flush_clients(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty_clients);
         for handle in dirty.drain(..) {

@@ -254,14 +254,12 @@ impl Worker {
         let Some(backend) = self.backend(handle) else {
             return;
         };
-        let shard = backend.shard;
-        let leased = self.lease_holds(shard);
-        let Some(backend) = self.backends.get_mut(handle.index as usize) else {
+        let wanted = backend.wanted();
+        if backend.interest == wanted {
             return;
-        };
-        let wanted = backend.wanted(leased || !backend.has_unwritten_writes());
-        if backend.interest != wanted {
-            backend.interest = wanted;
+        }
+        backend.interest = wanted;
+        if let Some(backend) = self.backends.get(handle.index as usize) {
             let token = Token::Backend(handle);
             // A socket that cannot be watched any more reports its failure at the next write.
             let _ = self.reactor.modify(&backend.socket, token, wanted);
