@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from shoal import config, state
+from shoal.ask import Line, Silent
 from shoal.detached import Detached
 from shoal.errors import ConfigError, ProcessError
 from shoal.events import EventLog
@@ -188,6 +189,25 @@ class Cluster:
         """End the supervisor as a crash would: the parts go on, `start` adopts them, `stop` stops them."""
         if self._child is not None:
             self._child.kill()
+
+    def flush(self) -> None:
+        """Remove all keys from every master."""
+        _run(self._flush())
+
+    async def _flush(self) -> None:
+        status = await gather(self.layout, self.state_directory)
+        masters = {shard.master for shard in status.shards}
+        nodes = [node for node in self.layout.redis if node.name in masters]
+        await asyncio.gather(*(self._flush_one(node) for node in nodes))
+
+    async def _flush_one(self, node: RedisNode) -> None:
+        line = Line(node.endpoint, self.password)
+        try:
+            await line.command("FLUSHALL")
+        except Silent as silent:
+            raise ProcessError(f"{node.name} {silent}", where=str(node.endpoint)) from None
+        finally:
+            await line.close()
 
     def wait_until(self, met: Callable[[Status], bool], patience: float, what: str) -> Status:
         """Return the first status that meets the condition; ProcessError, with the last problems, after `patience`."""
