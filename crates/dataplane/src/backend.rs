@@ -141,8 +141,16 @@ impl Backend {
             bytes: frame.len() as u32,
             access,
             at_ms: now_ms,
+            held_ms: 0,
         });
         self.unwritten_writes += usize::from(access == Access::Write);
+    }
+
+    /// Notes of the request that was appended last that it had been held.
+    pub(crate) fn note_held(&mut self, held_ms: u32) {
+        if let Some(pending) = self.fifo.back_mut() {
+            pending.held_ms = held_ms;
+        }
     }
 
     pub(crate) fn unwritten(&self) -> &[u8] {

@@ -117,4 +117,6 @@ pub(crate) struct Pending {
     pub(crate) access: Access,
     /// When it was appended, milliseconds of the worker's clock.
     pub(crate) at_ms: u32,
+    /// How long it has been held before, milliseconds: what it may still be held is the rest.
+    pub(crate) held_ms: u32,
 }

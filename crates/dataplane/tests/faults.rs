@@ -233,3 +233,37 @@ fn a_write_cut_off_behind_unanswered_requests_goes_on_with_the_lease() {
     master.send(b"+OK\r\n+OK\r\n");
     assert_eq!((writer.line(), writer.line()), ("+OK".into(), "+OK".into()));
 }
+
+#[test]
+fn a_write_that_is_refused_again_and_again_is_held_no_longer_than_the_bound() {
+    let bound = Duration::from_millis(400);
+    let scene = Scene::new(|config| config.hold_timeout = bound);
+    let mut master = scene.master();
+    let mut writer = scene.client();
+    let Scene {
+        plane, connections, ..
+    } = scene;
+    let started = Instant::now();
+    writer.send(&set("k", "1"));
+    let refusing = thread::spawn(move || {
+        while started.elapsed() < SOON {
+            while let [name, ..] = master.request().as_slice() {
+                master.send(match name.as_str() {
+                    "PING" => b"+PONG\r\n",
+                    "ROLE" => b"*1\r\n$6\r\nmaster\r\n",
+                    _ => b"-NOREPLICAS Not enough good replicas to write.\r\n",
+                });
+            }
+            let Ok(next) = connections.recv_timeout(A_WHILE * 4) else {
+                break;
+            };
+            master = Wire::new(next);
+        }
+    });
+    let answer = writer.line();
+    assert!(answer.starts_with("-MASTERDOWN shard \"a\""), "{answer}");
+    assert!(started.elapsed() < bound * 3, "{:?}", started.elapsed());
+    drop(writer);
+    assert!(plane.stop(SOON), "the workers end");
+    refusing.join().expect("a master that refuses");
+}

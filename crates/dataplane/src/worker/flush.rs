@@ -7,7 +7,6 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::boot_nanos;
-use super::shard::Held;
 use crate::backend::Phase;
 use crate::command::Access;
 use crate::inflight::Owner;
@@ -82,18 +81,12 @@ impl Worker {
                 let millis = self.now.millis;
                 if let Some(backend) = self.backend(handle) {
                     backend.push(pending.owner, pending.access, &frame, millis);
+                    backend.note_held(pending.held_ms);
                 }
                 continue;
             }
             behind.push(client);
-            let held = Held {
-                owner: pending.owner,
-                access: pending.access,
-                lane,
-                since: self.now.nanos,
-                frame,
-            };
-            self.hold(shard, held);
+            self.hold(shard, lane, pending, frame);
         }
         if let Some(backend) = self.backend(handle) {
             // What is left of a write has begun to leave: nothing may follow it until it may end.

@@ -15,10 +15,12 @@ use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::Owner;
+use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::snapshot::Nanos;
+
+const NANOS_A_MILLI: Nanos = 1_000_000;
 
 /// Why a request is no longer held.
 enum Over {
@@ -70,9 +72,18 @@ impl Worker {
         Step::Kept
     }
 
-    /// Keeps a request that was taken already.
-    pub(super) fn hold(&mut self, shard: usize, held: Held) {
+    /// Keeps a request that was taken already. What it was held before counts: one that comes back
+    /// again and again is held no longer than any other.
+    pub(super) fn hold(&mut self, shard: usize, lane: LaneKey, pending: Pending, frame: Box<[u8]>) {
         let pool = self.pool_index(shard);
+        let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;
+        let held = Held {
+            owner: pending.owner,
+            access: pending.access,
+            lane,
+            since: self.now.nanos.saturating_sub(before),
+            frame,
+        };
         if self.over_hold_bytes(pool, held.frame.len()).is_some() {
             let line = self.masterdown(shard, &Over::Bytes(self.hold_bytes(pool)));
             return self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
@@ -121,6 +132,10 @@ impl Worker {
             if let Some(backend) = backend {
                 self.no_longer_held(pool, &request);
                 self.send(backend, request.owner, request.access, &request.frame);
+                let held = self.now.nanos.saturating_sub(request.since);
+                if let Some(backend) = self.backend(backend) {
+                    backend.note_held((held / NANOS_A_MILLI) as u32);
+                }
             } else {
                 behind.insert(client);
                 self.shards[shard].held.push_back(request);

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::Worker;
-use super::shard::{Held, Lane, LaneState};
+use super::shard::{Lane, LaneState};
 use crate::backend::{Backend, Phase, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
@@ -162,14 +162,7 @@ impl Worker {
             if progress == Progress::Written && pending.access == Access::Write {
                 self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
             } else {
-                let held = Held {
-                    owner: pending.owner,
-                    access: pending.access,
-                    lane: key,
-                    since: self.now.nanos,
-                    frame,
-                };
-                self.hold(shard, held);
+                self.hold(shard, key, pending, frame);
             }
         }
     }

@@ -35,14 +35,7 @@ impl Worker {
                 self.mailbox.stats.shards[shard].refusals.add(1);
             }
             if refusal || behind && pending.access == Access::Read {
-                let held = Held {
-                    owner: pending.owner,
-                    access: pending.access,
-                    lane,
-                    since: self.now.nanos,
-                    frame: frame.into(),
-                };
-                self.hold(shard, held);
+                self.hold(shard, lane, pending, frame.into());
             } else {
                 if behind {
                     self.doubt_held_writes(shard, client);
@@ -76,16 +69,8 @@ impl Worker {
         if let Some(lane) = self.shards[shard].lane_mut(lane) {
             lane.state = LaneState::Retiring(handle);
         }
-        let since = self.now.nanos;
         for (pending, frame) in unwritten {
-            let held = Held {
-                owner: pending.owner,
-                access: pending.access,
-                lane,
-                since,
-                frame,
-            };
-            self.hold(shard, held);
+            self.hold(shard, lane, pending, frame);
         }
     }
 
