@@ -88,7 +88,7 @@ class Cluster:
             return self
         state.require_usable(self.state_directory, config.load(self.file).cluster)
         atexit.register(self.close)
-        self._child = Detached(self.file, self.state_directory, tied=True)
+        self._child = Detached.spawn(self.file, self.state_directory)
         try:
             self._child.wait_until_ready(lambda _event: None, START_PATIENCE)
         except BaseException:

@@ -113,7 +113,7 @@ def node_directory(directory: Path, name: str, kind: Kind) -> Path:
 def write_file(path: Path, text: str, mode: int = 0o600) -> None:
     """Put `text` in place of the file: whoever reads it sees the old or the new text, also after a power cut."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         descriptor, beside_it = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise _not_writable(path.parent, error) from error
@@ -129,6 +129,13 @@ def write_file(path: Path, text: str, mode: int = 0o600) -> None:
         raise _not_writable(path.parent, error) from error
     finally:
         Path(beside_it).unlink(missing_ok=True)
+
+
+def make_private(path: Path) -> None:
+    """Make a directory, and those above it, for its owner alone. What is there stays as it is."""
+    if not path.is_dir():
+        make_private(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _sync_directory(path: Path) -> None:
@@ -238,7 +245,7 @@ class State:
         """Where a part lives, made if it is not there."""
         path = node_directory(self.directory, name, kind)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path)
         except OSError as error:
             raise _not_writable(path, error) from error
         return path
@@ -277,7 +284,7 @@ def _make(directory: Path) -> None:
     if directory.exists() and not directory.is_dir():
         raise StateError(f"state directory {directory} is a file", hint="choose another with --state DIR")
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(directory)
     except OSError as error:
         raise _not_writable(directory, error) from error
 

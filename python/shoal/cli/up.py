@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from shoal.cli.view import View
     from shoal.detached import Report
     from shoal.events import Event
-    from shoal.topology import Layout, Topology
+    from shoal.topology import Layout
     from shoal.up import Request
 
 START_PATIENCE = 600.0  # a big data set is loaded first
@@ -42,18 +43,34 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     tied: Annotated[bool, typer.Option("--tied", hidden=True)] = False,
 ) -> int:
     """Start and supervise the cluster on this machine."""
+    file = file.absolute()
+    directory = (directory or state.beside(file)).absolute()
+    if detach:
+        topology = config.load(file)
+        state.require_usable(directory, topology.cluster)
+        return _detach(Place(file, directory, host), log_format)
+    return _run(Place(file, directory, host), log_format, report_fd, tied=tied)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is to be brought up, and where."""
+
+    file: Path
+    directory: Path
+    host: str | None
+
+
+def _run(place: Place, log_format: LogFormat, report_fd: int | None, *, tied: bool) -> int:
+    """Supervise in this process."""
     from shoal.detached import Report
     from shoal.up import Request
 
     report = None if report_fd is None else Report(report_fd)
+    foreground = Foreground(Printer(), report, log_format)
     try:
-        file = file.absolute()
-        topology = config.load(file)
-        directory = (directory or state.beside(file)).absolute()
-        if detach:
-            return _detach(topology, file, directory, host)
-        foreground = Foreground(Printer(), report, log_format)
-        request = Request(topology, file, directory, host, foreground.tell, foreground.ready)
+        topology = config.load(place.file)
+        request = Request(topology, place.file, place.directory, place.host, foreground.tell, foreground.ready)
         asyncio.run(foreground.supervise(request, tied=tied))
     except ShoalError as error:
         if report is not None:
@@ -105,12 +122,20 @@ class Foreground:
         await run(request, stop)
 
 
-def _detach(topology: Topology, file: Path, directory: Path, host: str | None) -> int:
+def _detach(place: Place, log_format: LogFormat) -> int:
+    """Supervise in a process apart, and return once it serves."""
+    import shoal.up  # noqa: F401  once, for both
     from shoal.detached import Detached
 
+    def supervise(report_fd: int) -> int:
+        try:
+            return _run(place, log_format, report_fd, tied=False)
+        except ShoalError as error:
+            Printer().error(error)
+            return error.exit_code
+
     printer = Printer()
-    state.require_usable(directory, topology.cluster)
-    child = Detached(file, directory, host=host)
+    child = Detached.fork(place.directory, supervise)
     try:
         child.wait_until_ready(lambda event: printer.talk(event.line()), START_PATIENCE)
     except KeyboardInterrupt:
