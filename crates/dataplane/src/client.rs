@@ -126,11 +126,16 @@ impl Client {
         self.slots.is_empty() && self.output.is_empty()
     }
 
+    /// Something of it is held: if it leaves, that must never be sent.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held > 0 || matches!(self.gate, Gate::Parked { .. })
+    }
+
     /// What the socket should be watched for in this state.
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
             Gate::Open if !self.closing => Interest::READ,
-            Gate::Parked { .. } => Interest::PEER_CLOSED,
+            _ if self.is_held() => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };
         read.and_write(!self.output.is_empty())

@@ -267,3 +267,27 @@ fn a_write_that_is_refused_again_and_again_is_held_no_longer_than_the_bound() {
     assert!(plane.stop(SOON), "the workers end");
     refusing.join().expect("a master that refuses");
 }
+
+#[test]
+fn a_client_that_leaves_while_its_requests_are_held_has_none_of_them_sent() {
+    let scene = Scene::new(|config| config.max_inflight = 2);
+    let mut master = scene.master();
+    let mut other = scene.client();
+    let mut leaver = scene.client();
+    other.send(b"*1\r\n$4\r\nPING\r\n");
+    assert_eq!(other.line(), "+PONG");
+    leaver.send(&[set("k", "1"), set("k", "2"), set("k", "3")].concat());
+    assert_eq!(master.request(), ["SET", "k", "1"]);
+    assert_eq!(master.request(), ["SET", "k", "2"]);
+    master.send(b"-READONLY not a master\r\n-READONLY not a master\r\n");
+    drop(scene.asked_master("slave"));
+    drop(leaver);
+    let two_clients_less_one = || scene.plane.stats()[0].totals.clients == 1;
+    let started = Instant::now();
+    while !two_clients_less_one() && started.elapsed() < A_WHILE {
+        drop(scene.asked_master("slave"));
+    }
+    let mut master = scene.asked_master("master");
+    other.send(&set("marker", "1"));
+    assert_eq!(master.request(), ["SET", "marker", "1"]);
+}

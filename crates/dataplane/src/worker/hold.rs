@@ -89,10 +89,11 @@ impl Worker {
             return self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
         }
         self.held_bytes[pool] += held.frame.len();
-        if let Owner::Client { client, .. } = held.owner
-            && let Some(client) = self.client(client)
+        if let Owner::Client { client: owner, .. } = held.owner
+            && let Some(client) = self.client(owner)
         {
             client.held += 1;
+            self.watch_client(owner);
         }
         self.mailbox.stats.shards[shard].held.add(1);
         self.shards[shard].held.push_back(held);
@@ -146,10 +147,11 @@ impl Worker {
     /// Takes a held request off the books.
     pub(super) fn no_longer_held(&mut self, pool: usize, held: &Held) {
         self.held_bytes[pool] = self.held_bytes[pool].saturating_sub(held.frame.len());
-        if let Owner::Client { client, .. } = held.owner
-            && let Some(client) = self.client(client)
+        if let Owner::Client { client: owner, .. } = held.owner
+            && let Some(client) = self.client(owner)
         {
             client.held = client.held.saturating_sub(1);
+            self.watch_client(owner);
         }
     }
 

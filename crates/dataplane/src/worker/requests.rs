@@ -26,8 +26,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        let parked = matches!(client.gate, Gate::Parked { .. });
-        if event.failed() || parked && event.peer_closed() {
+        if event.failed() || client.is_held() && event.peer_closed() {
             return self.close_client(handle);
         }
         if event.writable() {
