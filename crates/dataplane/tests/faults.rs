@@ -291,3 +291,25 @@ fn a_client_that_leaves_while_its_requests_are_held_has_none_of_them_sent() {
     other.send(&set("marker", "1"));
     assert_eq!(master.request(), ["SET", "marker", "1"]);
 }
+
+#[test]
+fn what_nobody_waits_for_takes_no_space_from_what_is_held() {
+    let scene = Scene::new(|config| {
+        config.timeout = Duration::from_millis(100);
+        config.hold_bytes = 40 << 20;
+    });
+    let mut master = scene.master();
+    let mut writer = scene.client();
+    writer.send(&[set("k", "1"), set("k", &huge()), set("k", &huge())].concat());
+    assert_eq!(master.request(), ["SET", "k", "1"]);
+    for _ in 0..3 {
+        assert!(writer.line().starts_with("-INDOUBT"));
+    }
+    master.send(b"-READONLY not a master\r\n");
+    scene.wait("refused", |shard| shard.totals.connection_errors == 1);
+    let _master = scene.asked_master("master");
+    scene.wait("serving again", |shard| shard.totals.serving == 1);
+    scene.lease(0);
+    writer.send(&set("k", &huge()));
+    writer.says_nothing();
+}

@@ -73,8 +73,14 @@ impl Worker {
     }
 
     /// Keeps a request that was taken already. What it was held before counts: one that comes back
-    /// again and again is held no longer than any other.
+    /// again and again is held no longer than any other. One that nobody waits for is dropped.
     pub(super) fn hold(&mut self, shard: usize, lane: LaneKey, pending: Pending, frame: Box<[u8]>) {
+        let Owner::Client { client: owner, .. } = pending.owner else {
+            return;
+        };
+        if self.client(owner).is_none() {
+            return;
+        }
         let pool = self.pool_index(shard);
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;
         let held = Held {
@@ -89,9 +95,7 @@ impl Worker {
             return self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
         }
         self.held_bytes[pool] += held.frame.len();
-        if let Owner::Client { client: owner, .. } = held.owner
-            && let Some(client) = self.client(owner)
-        {
+        if let Some(client) = self.client(owner) {
             client.held += 1;
             self.watch_client(owner);
         }
