@@ -293,6 +293,37 @@ fn a_client_that_leaves_while_its_requests_are_held_has_none_of_them_sent() {
 }
 
 #[test]
+fn each_hold_of_a_busy_client_has_its_full_time() {
+    let bound = Duration::from_millis(400);
+    let scene = Scene::new(|config| config.hold_timeout = bound);
+    let mut master = scene.master();
+    scene.lease(0);
+    let mut writer = scene.client();
+    let (whole, half) = (set("k", "1"), set("k", "2"));
+    writer.send(&[&whole, &half[..10]].concat());
+    scene.wait("one is held", |shard| shard.totals.held_requests == 1);
+    scene.lease(NO_LEASE_NEEDED);
+    assert_eq!(master.request(), ["SET", "k", "1"]);
+    master.send(b"+OK\r\n");
+    assert_eq!(writer.line(), "+OK");
+    while bound > scene_quiet(&mut writer) {}
+    scene.lease(0);
+    writer.send(&half[10..]);
+    writer.says_nothing();
+    scene.lease(NO_LEASE_NEEDED);
+    assert_eq!(master.request(), ["SET", "k", "2"]);
+}
+
+/// Lets more than a hold's time pass, in which nothing is said.
+fn scene_quiet(wire: &mut Wire) -> Duration {
+    let started = Instant::now();
+    for _ in 0..4 {
+        wire.says_nothing();
+    }
+    started.elapsed()
+}
+
+#[test]
 fn what_nobody_waits_for_takes_no_space_from_what_is_held() {
     let scene = Scene::new(|config| {
         config.timeout = Duration::from_millis(100);
@@ -312,4 +343,18 @@ fn what_nobody_waits_for_takes_no_space_from_what_is_held() {
     scene.lease(0);
     writer.send(&set("k", &huge()));
     writer.says_nothing();
+}
+
+#[test]
+fn all_that_a_held_client_has_sent_counts_as_held() {
+    let scene = Scene::new(|_| {});
+    scene.lease(0);
+    let mut writer = scene.client();
+    let pipeline = set("k", "1").repeat(1000);
+    writer.send(&pipeline);
+    scene.wait("all is counted", |shard| {
+        shard.totals.held_bytes == pipeline.len() as u64
+    });
+    scene.lease(NO_LEASE_NEEDED);
+    scene.wait("none is", |shard| shard.totals.held_bytes == 0);
 }

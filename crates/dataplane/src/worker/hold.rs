@@ -43,7 +43,7 @@ impl Worker {
 
     /// Keeps a client's next request until its shard can take it, or refuses it when its time or the
     /// space for it is over.
-    pub(super) fn park(&mut self, handle: Handle, shard: usize, frame: usize) -> Step {
+    pub(super) fn park(&mut self, handle: Handle, shard: usize, bytes: usize) -> Step {
         let now = self.now.nanos;
         let Some(client) = self.client(handle) else {
             return Step::Taken;
@@ -53,7 +53,6 @@ impl Worker {
             client.held_since = now;
         }
         let since = client.held_since;
-        let bytes = frame.max(client.input.len());
         let pool = usize::from(client.pool);
         if now.saturating_sub(since) >= self.hold_nanos(pool) {
             let line = self.masterdown(shard, &Over::Time(now - since));

@@ -81,10 +81,8 @@ impl Worker {
         if let Some(client) = self.client(handle) {
             if used < bytes.len() && !client.closing {
                 client.input.push(&bytes[used..]);
-            } else {
-                client.held_since = 0;
             }
-            self.watch_client(handle);
+            self.took(handle);
         }
     }
 
@@ -101,12 +99,26 @@ impl Worker {
             } else {
                 input.consume(used);
             }
-            if input.is_empty() {
-                client.held_since = 0;
-            }
             client.input = input;
-            self.watch_client(handle);
+            self.took(handle);
         }
+    }
+
+    /// What could be taken from a client has been: notes how it stands now.
+    fn took(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if let Gate::Parked { bytes, .. } = &mut client.gate {
+            // All that it has sent is kept, not only the request that is held.
+            let more = client.input.len().saturating_sub(*bytes);
+            *bytes += more;
+            let pool = usize::from(client.pool);
+            self.held_bytes[pool] += more;
+        } else {
+            client.held_since = 0;
+        }
+        self.watch_client(handle);
     }
 
     /// Lets clients go on whose gate was full.
