@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness import wait_until
+from tests.harness import LOOPBACK, wait_until
 from tests.integration.wire import Wire, WireError, command
 from tests.plane_host import PlaneHost
 
@@ -134,6 +135,41 @@ def test_a_client_that_gave_up_has_nothing_sent_for_it(make_proxy: Callable[...,
     proxy.give_lease("a")
     with Wire(proxy.address) as wire:
         assert wire.call("GET", keys["a"]) is None
+
+
+def test_a_client_that_gave_up_while_the_proxy_stood_still_has_nothing_sent_for_it(
+    make_proxy: Callable[..., PlaneHost],
+) -> None:
+    proxy = make_proxy(hold_timeout_ms=5000, backend_password="secret")
+    with socket.create_server((LOOPBACK, 0)) as master:
+        master.settimeout(0.2)
+        port = master.getsockname()[1]
+        proxy.route({"a": port, "b": port})
+        connections = accept_all(master)
+        leaver = Wire(proxy.address)
+        leaver.send(command("SET", "k", "ghost"))
+        wait_until(lambda: held(proxy, "a") + held(proxy, "b") == 1, 2, "the write to be held")
+        proxy.pause()
+        for connection in connections:
+            assert connection.recv(100).endswith(b"secret\r\n")
+            connection.sendall(b"+OK\r\n")  # from here on the write may be sent
+        leaver.close()
+        proxy.resume()
+        for connection in connections:
+            connection.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.close()
+
+
+def accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Connections until none has come for the listener's timeout."""
+    connections: list[socket.socket] = []
+    while True:
+        try:
+            connections.append(listener.accept()[0])
+        except TimeoutError:
+            return connections
 
 
 def test_a_split_write_waits_until_all_its_shards_serve(make_proxy: Callable[..., PlaneHost]) -> None:

@@ -19,6 +19,7 @@ mod replies;
 mod requests;
 mod shard;
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -29,7 +30,7 @@ use slab::Slab;
 
 use crate::backend::Backend;
 use crate::client::Client;
-use crate::reactor::{Events, Handle, ID_MASK, Interest, Reactor, Token, Waker};
+use crate::reactor::{Events, Handle, ID_MASK, Interest, Reactor, Ready, Token, Waker};
 use crate::resp::Span;
 use crate::snapshot::{Nanos, Snapshot};
 use crate::stats::WorkerStats;
@@ -150,6 +151,8 @@ pub(crate) struct Worker {
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
+    /// Clients that send no more, and until when they get their last replies, in this order.
+    leaving: VecDeque<(u32, Handle)>,
     draining: bool,
     // Space that each request or read uses and leaves.
     read_buffer: Vec<u8>,
@@ -184,6 +187,7 @@ impl Worker {
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
+            leaving: VecDeque::new(),
             draining: false,
             read_buffer: Vec::with_capacity(READ_SIZE),
             args: Vec::new(),
@@ -212,6 +216,12 @@ impl Worker {
     }
 
     fn read_ready(&mut self, events: &Events) {
+        // A reply may release what is held: who has left by now is let go before.
+        for event in events.iter().filter(Ready::peer_closed) {
+            if let Token::Client(client) = event.token {
+                self.client_left(client, event);
+            }
+        }
         for event in events.iter() {
             if let Token::Backend(backend) = event.token {
                 self.backend_ready(backend, event);
@@ -251,6 +261,7 @@ impl Worker {
         if self.accept_again.is_some_and(|at| self.due(at)) {
             self.watch_listeners();
         }
+        self.close_leaving();
         self.expire_backends();
         self.tend_stalled();
         for shard in 0..self.shards.len() {

@@ -324,6 +324,22 @@ fn scene_quiet(wire: &mut Wire) -> Duration {
 }
 
 #[test]
+fn a_client_that_has_finished_sending_still_gets_its_replies() {
+    let scene = Scene::new(|_| {});
+    let mut master = scene.master();
+    let mut client = scene.client();
+    client.send(&[&b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n"[..], &set("k", "1")].concat());
+    client.to.shutdown(Shutdown::Write).expect("half a close");
+    assert_eq!(master.request(), ["GET", "k"]);
+    assert_eq!(master.request(), ["SET", "k", "1"]);
+    client.says_nothing();
+    master.send(b"$1\r\nx\r\n+OK\r\n");
+    let mut all = String::new();
+    client.from.read_to_string(&mut all).expect("the end");
+    assert_eq!(all, "$1\r\nx\r\n+OK\r\n");
+}
+
+#[test]
 fn what_nobody_waits_for_takes_no_space_from_what_is_held() {
     let scene = Scene::new(|config| {
         config.timeout = Duration::from_millis(100);

@@ -73,7 +73,7 @@ impl Worker {
 
     /// Keeps a request that was taken already. What it was held before counts: one that comes back
     /// again and again is held no longer than any other. One that nobody waits for is dropped.
-    pub(super) fn hold(&mut self, shard: usize, lane: LaneKey, pending: Pending, frame: Box<[u8]>) {
+    pub(super) fn hold(&mut self, shard: usize, key: LaneKey, pending: Pending, frame: Box<[u8]>) {
         let Owner::Client { client: owner, .. } = pending.owner else {
             return;
         };
@@ -85,7 +85,7 @@ impl Worker {
         let held = Held {
             owner: pending.owner,
             access: pending.access,
-            lane,
+            lane: key,
             since: self.now.nanos.saturating_sub(before),
             frame,
         };

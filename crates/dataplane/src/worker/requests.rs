@@ -18,17 +18,21 @@ use crate::resp::{self, Limits, RequestScan, RequestStatus, Span};
 const OUTPUT_HIGH: usize = 256 * 1024;
 /// A client that is alone may have this many times more unanswered requests.
 const ALONE_FACTOR: usize = 16;
+/// How long a client that sends no more is waited for.
+const LAST_REPLIES_MS: u32 = 1000;
 /// The largest request: its fragments and copies must stay addressable with 32 bits.
 const LARGEST_REQUEST: usize = 1 << 30;
 
 impl Worker {
-    pub(super) fn client_ready(&mut self, handle: Handle, event: Ready) {
-        let Some(client) = self.client(handle) else {
-            return;
-        };
-        if event.failed() || client.is_held() && event.peer_closed() {
-            return self.close_client(handle);
+    /// Closes a client that has left while something of it is held, or that is beyond reach.
+    pub(super) fn client_left(&mut self, handle: Handle, event: Ready) {
+        let held = self.client(handle).is_some_and(|client| client.is_held());
+        if held || event.failed() {
+            self.close_client(handle);
         }
+    }
+
+    pub(super) fn client_ready(&mut self, handle: Handle, event: Ready) {
         if event.writable() {
             self.touch_client(handle);
         }
@@ -64,15 +68,41 @@ impl Worker {
         }
     }
 
-    /// Looks at the outcome of a read; closes the client at its end.
+    /// Looks at the outcome of a read; lets the client go at its end.
     fn read_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
         match read {
-            Ok(0) => self.close_client(handle),
+            Ok(0) => self.input_ended(handle),
             Ok(_) => return true,
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => self.close_client(handle),
         }
         false
+    }
+
+    /// A client that sends no more may still wait for its replies, as `nc -N` does. One that is gone
+    /// looks the same, so the wait is short, and nothing held is ever sent for it.
+    fn input_ended(&mut self, handle: Handle) {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if client.idle() || client.is_held() {
+            return self.close_client(handle);
+        }
+        client.closing = true;
+        client.input = ByteQueue::default();
+        self.watch_client(handle);
+        let until = self.now.millis.wrapping_add(LAST_REPLIES_MS);
+        self.leaving.push_back((until, handle));
+    }
+
+    /// Closes the clients whose last replies have not come in time.
+    pub(super) fn close_leaving(&mut self) {
+        while let Some(&(until, client)) = self.leaving.front()
+            && self.due(until)
+        {
+            self.leaving.pop_front();
+            self.close_client(client);
+        }
     }
 
     /// Takes requests from `bytes` and keeps what is left for later.
