@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from shoal.ask import ProxySays, RedisSays, Silent
+from shoal.events import EventKind
 from shoal.rules import Word, agreed
 from shoal.topology import majority
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from shoal.events import Event
     from shoal.sentinel import Report
     from shoal.state import UnitRecord
     from shoal.topology import Layout, ProxyNode, RedisNode, SentinelNode
@@ -34,8 +36,8 @@ class Findings:
     pids: Mapping[str, int] = field(default_factory=dict)
     """Of the processes that run on this machine."""
     supervisor: int | None = None
-    held: Mapping[str, str] = field(default_factory=dict)
-    """Why the supervisor does not start a part that is down."""
+    told: Mapping[str, Event] = field(default_factory=dict)
+    """What the supervisor told last of a part that is down: how it died, or why it is held back."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,12 @@ def _silent(part: PartStatus, silent: Silent, findings: Findings) -> PartStatus:
     """A part that does not answer: one word and one sentence."""
     if part.pid is not None:
         return replace(part, health="silent", problems=(f"runs (pid {part.pid}) but {silent}",))
-    if part.name in findings.held:
-        return replace(part, health="held", problems=(f"is held back: {findings.held[part.name]}",))
-    return replace(part, health="down", problems=("is down",))
+    told = findings.told.get(part.name)
+    if told is None:
+        return replace(part, health="down", problems=("is down",))
+    if told.kind is EventKind.HELD_BACK:
+        return replace(part, health="held", problems=(f"is held back: {told.text}",))
+    return replace(part, health="down", problems=(f"is down: it {told.text}",))
 
 
 # --------------------------------------------------------------------------------------------------------------- redis

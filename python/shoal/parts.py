@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from shoal.state import Kind
 
 FRESH = 2.5  # seconds an answer is good for
-DATA_FILES = ("dump.rdb", "appendonly.aof", "appendonlydir")
+PRIORITY = 100  # of every replica that may be promoted
+DATA_FILES = {"dbfilename": "dump.rdb", "appendfilename": "appendonly.aof", "appenddirname": "appendonlydir"}
 
 
 def kind_of(node: Node) -> Kind:
@@ -135,20 +136,19 @@ class Launcher:
         return node_directory(self.directory, node.name, kind_of(node))
 
     def has_data(self, node: RedisNode) -> bool:
-        """Whether the node has anything on disk that a server would load."""
-        home = self.home(node)
-        for name in DATA_FILES:
-            path = home / name
-            if path.is_dir():
-                if any(path.iterdir()):
-                    return True
-            elif path.exists() and path.stat().st_size:
-                return True
-        return False
+        """Whether the node has anything on disk that is worth keeping: files of a server that persists."""
+        return self._persists() and any(map(_holds_something, self._data_files(node)))
 
-    def priority(self) -> int:
-        """The replica-priority of a node that is not guarded."""
-        return int(str(self.layout.topology.redis.get("replica-priority", 100)))
+    def _persists(self) -> bool:
+        """Without it (a plain cache), files are what a synchronisation left behind, and old."""
+        return self._directive("appendonly", "yes") == "yes" or self._directive("save", "some") != ""
+
+    def _data_files(self, node: RedisNode) -> list[Path]:
+        return [self.home(node) / self._directive(name, usual) for name, usual in DATA_FILES.items()]
+
+    def _directive(self, name: str, usual: str) -> str:
+        """A directive of redis.conf as the topology gives it (its last line)."""
+        return {key.lower(): lines[-1] for key, lines in self.layout.topology.redis.items()}.get(name, usual)
 
     def digest(self, node: Node) -> str:
         """Of everything that a part would have to be started anew for."""
@@ -174,7 +174,7 @@ class Launcher:
             await host.write(conf, render.redis_conf(node, self.layout, home))
         await host.write(home / "shoal.conf", render.shoal_conf(node, self.layout))
         of = ("no", "one") if start.replica_of is None else (start.replica_of.host, str(start.replica_of.port))
-        priority = "0" if start.guarded else str(self.priority())
+        priority = "0" if start.guarded else str(PRIORITY)
         argv = (*self.engine.server_command(conf), "--replicaof", *of, "--replica-priority", priority)
         return Unit(node.name, argv, home)
 
@@ -213,3 +213,8 @@ class Launcher:
 def _sentinel_id(cluster: str, node: SentinelNode) -> str:
     """The id that a sentinel has from its first start: of its cluster, name and address."""
     return hashlib.sha1(f"{cluster} {node.name} {node.endpoint}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether a data file, or a directory of them, is there and not empty."""
+    return any(path.iterdir()) if path.is_dir() else path.exists() and path.stat().st_size > 0

@@ -43,7 +43,7 @@ async def gather(layout: Layout, directory: Path) -> Status:
         units,
         pids={name: unit.pid for name, unit in units.items() if unit.pid and is_running(unit.pid, unit.started)},
         supervisor=state.lock_holder(directory),
-        held=_held(EventLog(directory).tail(EVENTS_LOOKED_AT)),
+        told=_last_words(EventLog(directory).tail(EVENTS_LOOKED_AT)),
     )
     return judge(layout, findings)
 
@@ -69,7 +69,6 @@ async def _or_silent(question: Awaitable[T]) -> T | Silent:
         return silent
 
 
-def _held(events: Iterable[Event]) -> dict[str, str]:
-    """The reason in each part's last event, if it is held back since."""
-    last = {told.part: told for told in events if told.part}
-    return {part: told.text for part, told in last.items() if told.kind is EventKind.HELD_BACK}
+def _last_words(events: Iterable[Event]) -> dict[str, Event]:
+    """How each part died last, or why it was held back."""
+    return {told.part: told for told in events if told.part and told.kind in (EventKind.HELD_BACK, EventKind.DIED)}

@@ -25,6 +25,7 @@ from shoal.errors import ShoalError
 from shoal.events import EventKind, EventLog, event
 from shoal.hosts import LocalHost
 from shoal.lookout import Lookout
+from shoal.parts import PRIORITY
 from shoal.rules import Hold, Start, may_start
 from shoal.topology import ProxyNode, RedisNode, SentinelNode
 
@@ -140,9 +141,11 @@ class Supervisor:
         if self._stopping:
             return
         ran_for = part.died_at - part.started_at
-        part.not_before = part.died_at + part.backoff.after(ran_for)
+        pause = part.backoff.after(ran_for)
+        part.not_before = part.died_at + pause
         part.held = None
         self.tell(EventKind.DIED, f"{how} (pid {process.pid}) after {ran_for:.1f} s", part.name)
+        self.tell(EventKind.RESTARTING, f"in {pause:.1f} s{', if it may' if part.kind == 'redis' else ''}", part.name)
         self._wake.set()
 
     async def _unguard(self, part: Part) -> bool:
@@ -154,7 +157,7 @@ class Supervisor:
         if word is None or not (says.link_up and says.master == word.endpoint and part.record.epoch == word.epoch):
             return False
         try:
-            await part.line.command("CONFIG", "SET", "replica-priority", self.launcher.priority())
+            await part.line.command("CONFIG", "SET", "replica-priority", PRIORITY)
         except Silent:
             return False
         part.remember(guarded=False)
@@ -181,18 +184,20 @@ class Supervisor:
             self.tell(EventKind.HELD_BACK, decision.why, part.name)
 
     async def _revive(self, part: Part) -> None:
+        try:
+            await self._start_if_due(part)
+        except (ShoalError, OSError) as error:
+            part.not_before = time.monotonic() + part.backoff.after(0)
+            self.tell(EventKind.NOTICE, f"cannot be started: {error}", part.name)
+
+    async def _start_if_due(self, part: Part) -> None:
+        if time.monotonic() < part.not_before:
+            return
         decision = self.decide(part) if isinstance(part.node, RedisNode) else None
         if isinstance(decision, Hold):
             self.hold(part, decision)
-            return
-        part.held = None
-        if time.monotonic() < part.not_before:
-            return
-        try:
+        else:
             await self.launch(part, decision)
-        except ShoalError as error:
-            part.not_before = time.monotonic() + part.backoff.after(0)
-            self.tell(EventKind.NOTICE, f"cannot be started: {error.what}", part.name)
 
     async def launch(self, part: Part, decision: Start | None = None) -> None:
         """Start a part now."""

@@ -181,6 +181,50 @@ def test_a_master_without_a_promotable_replica_is_master_again_after_twice_the_f
     assert_filled(cluster)
 
 
+def test_a_master_that_cannot_load_its_data_is_replaced_at_a_cold_start(cluster: Cluster) -> None:
+    fill(cluster)
+    cluster.stop()
+    home = state.node_directory(cluster.state_directory, "a-1", "redis")
+    for file in (home / "appendonlydir").glob("*.base.rdb"):
+        file.write_bytes(b"REDIS0011 and then nonsense" * 10)
+    cluster.start()
+    cluster.wait_until(lambda now: now.master("a") == "a-2", 30, "a-2 to be master")
+    assert_filled(cluster)
+    problems = cluster.wait_until(lambda now: now.part("a-1").health == "down", 10, "a-1 to be down").problems
+    assert any(problem.startswith("a-1 is down: it ") for problem in problems), problems
+
+
+def test_all_servers_of_a_shard_killed_at_once_come_back_with_their_data(cluster: Cluster) -> None:
+    fill(cluster)
+    cluster.kill("a-1")
+    cluster.kill("a-2")
+    cluster.wait_until(lambda now: now.master("a") is not None and now.ok, 60, "all to be well")
+    assert_filled(cluster)
+
+
+def test_everything_killed_at_once_comes_back_as_it_was(one_cluster: Cluster) -> None:
+    fill(one_cluster)
+    one_cluster.kill_supervisor()
+    for unit in state.load_units(one_cluster.state_directory):
+        one_cluster.kill(unit)
+    one_cluster.start()
+    assert one_cluster.wait_until_well().master("a") == "a-1"
+    assert_filled(one_cluster)
+
+
+def test_a_cache_that_keeps_nothing_starts_empty_with_its_master(valkey: EngineProgram, tmp_path: Path) -> None:
+    """What a synchronisation left on a replica's disk is old, and must not be served at the next start."""
+    cache = {"appendonly": "no", "save": ""}
+    directory = tmp_path / "cluster"
+    with Cluster(["a"], 1, directory=directory, proxies=1, engine=str(valkey.server), redis=cache) as cluster:
+        fill(cluster)
+        cluster.stop()
+        cluster.start()
+        assert cluster.wait_until_well().master("a") == "a-1"
+        with redis.Redis(*cluster.address) as client:
+            assert client.get("key:1") is None
+
+
 def test_replicas_sentinels_and_proxies_are_restarted_at_once(one_cluster: Cluster) -> None:
     before = {name: one_cluster.pid(name) for name in ("a-2", "sentinel1", "proxy1")}
     saved = (state.node_directory(one_cluster.state_directory, "sentinel1", "sentinel") / "sentinel.conf").read_text()

@@ -9,6 +9,7 @@ import pytest
 
 from shoal.ask import ProxySays, RedisSays, ReplicaSeen, Silent
 from shoal.config import parse
+from shoal.events import EventKind, event
 from shoal.health import Findings, Status, judge
 from shoal.sentinel import Report
 from shoal.state import UnitRecord
@@ -100,9 +101,16 @@ def test_a_named_master_that_is_a_replica() -> None:
 
 
 def test_a_part_that_is_down_says_why_it_is_held() -> None:
-    status = judged(redis={"a-1": REFUSES, "a-2": REPLICA}, pids={}, held={"a-1": "Sentinel is to promote a-2"})
+    told = {"a-1": event(EventKind.HELD_BACK, "Sentinel is to promote a-2", "a-1")}
+    status = judged(redis={"a-1": REFUSES, "a-2": REPLICA}, pids={}, told=told)
     assert status.part("a-1").health == "held"
     assert "a-1 is held back: Sentinel is to promote a-2" in status.problems
+
+
+def test_a_part_that_is_down_says_how_it_died() -> None:
+    told = {"a-2": event(EventKind.DIED, "exited with 1 (pid 7) after 0.1 s", "a-2")}
+    status = judged(redis={"a-1": MASTER, "a-2": REFUSES}, pids={}, told=told)
+    assert "a-2 is down: it exited with 1 (pid 7) after 0.1 s" in status.problems
 
 
 def test_a_guarded_replica_is_a_problem_until_it_has_caught_up() -> None:
