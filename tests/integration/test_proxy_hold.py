@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.plane_host import PlaneHost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.harness import Servers
+    from tests.harness import Process, Servers
 
 HOLD_MS = 600
 
@@ -150,6 +151,7 @@ def test_a_client_that_gave_up_while_the_proxy_stood_still_has_nothing_sent_for_
         leaver.send(command("SET", "k", "ghost"))
         wait_until(lambda: held(proxy, "a") + held(proxy, "b") == 1, 2, "the write to be held")
         proxy.pause()
+        wait_until(lambda: stands_still(proxy), 2, "every thread of the proxy to be stopped")
         for connection in connections:
             assert connection.recv(100).endswith(b"secret\r\n")
             connection.sendall(b"+OK\r\n")  # from here on the write may be sent
@@ -160,6 +162,13 @@ def test_a_client_that_gave_up_while_the_proxy_stood_still_has_nothing_sent_for_
             with pytest.raises(TimeoutError):
                 connection.recv(1)
             connection.close()
+
+
+def stands_still(process: Process) -> bool:
+    states = [
+        stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{process.pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
 
 
 def accept_all(listener: socket.socket) -> list[socket.socket]:
