@@ -3,6 +3,8 @@
 //! The last look at the lease stands here, right before the bytes leave: a worker that was stopped
 //! between routing and writing sends no write to a master that may have been replaced meanwhile.
 
+use std::collections::HashSet;
+
 use rustix::io::Errno;
 
 use super::Worker;
@@ -71,7 +73,7 @@ impl Worker {
             return;
         };
         let (shard, lane) = (backend.shard, backend.lane);
-        let mut behind = Vec::new();
+        let mut behind = HashSet::new();
         for (pending, frame) in backend.take_unwritten() {
             let Owner::Client { client, .. } = pending.owner else {
                 continue;
@@ -85,7 +87,7 @@ impl Worker {
                 }
                 continue;
             }
-            behind.push(client);
+            behind.insert(client);
             self.hold(shard, lane, pending, frame);
         }
         if let Some(backend) = self.backend(handle) {
