@@ -119,8 +119,8 @@ impl Plane {
 
     /// Makes the routes (of every shard of every pool, in order) the state to serve.
     ///
-    /// A shard whose endpoint changes loses its old lease at once, also for workers that have not
-    /// taken the new snapshot yet.
+    /// What this says of leases holds at once, also for workers that have not taken the new snapshot
+    /// yet; a shard whose endpoint changes loses its old one.
     pub fn apply(&self, epoch: u64, routes: &[RouteSpec]) -> Result<(), PlaneError> {
         let mut current = self.current();
         if epoch <= current.epoch {
@@ -137,9 +137,8 @@ impl Plane {
             )));
         }
         for (old, new) in current.routes.iter().zip(routes) {
-            if old.endpoint != new.endpoint {
-                old.lease.set(0);
-            }
+            let same = old.endpoint == new.endpoint;
+            old.lease.set(if same { new.lease_until } else { 0 });
         }
         let snapshot = Arc::new(Snapshot {
             epoch,
@@ -326,4 +325,43 @@ fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, PlaneError> {
         },
         _ => failed(&format!("listen on {address}"), source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Plane, PoolConfig, RouteSpec};
+    use crate::hash::HashKind;
+    use crate::ring::Distribution;
+    use crate::snapshot::NO_LEASE_NEEDED;
+
+    #[test]
+    fn a_lease_that_a_snapshot_ends_has_ended_in_the_one_before() {
+        let config = PoolConfig {
+            name: "p".into(),
+            listen: "127.0.0.1:0".into(),
+            shards: vec![("a".into(), 1)],
+            hash: HashKind::Fnv1a64,
+            distribution: Distribution::Ketama,
+            hash_tag: None,
+            password: None,
+            backend_password: None,
+            hold_timeout: Duration::ZERO,
+            hold_bytes: 0,
+            timeout: Duration::ZERO,
+            client_connections: 0,
+            max_inflight: 1,
+        };
+        let plane = Plane::new(vec![config], 1).expect("a valid configuration");
+        let mut route = RouteSpec {
+            endpoint: Some(([127, 0, 0, 1], 1).into()),
+            lease_until: NO_LEASE_NEEDED,
+        };
+        plane.apply(1, &[route]).expect("a first snapshot");
+        let before = plane.current().clone();
+        route.lease_until = 0;
+        plane.apply(2, &[route]).expect("a second snapshot");
+        assert_eq!(before.routes[0].lease.until(), 0);
+    }
 }
