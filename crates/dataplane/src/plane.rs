@@ -293,6 +293,11 @@ fn check(configs: &[PoolConfig], workers: usize) -> Result<(), PlaneError> {
             let name = &config.name;
             return Err(PlaneError::Config(format!("pool \"{name}\" has no shards")));
         }
+        if config.shards.iter().all(|&(_, weight)| weight == 0) {
+            let name = &config.name;
+            let error = format!("pool \"{name}\": no shard has a weight");
+            return Err(PlaneError::Config(error));
+        }
         if config.max_inflight == 0 {
             let name = &config.name;
             let error = format!("pool \"{name}\": max_inflight must be at least 1");
@@ -336,12 +341,11 @@ mod tests {
     use crate::ring::Distribution;
     use crate::snapshot::NO_LEASE_NEEDED;
 
-    #[test]
-    fn a_lease_that_a_snapshot_ends_has_ended_in_the_one_before() {
-        let config = PoolConfig {
+    fn config(weight: u32) -> PoolConfig {
+        PoolConfig {
             name: "p".into(),
             listen: "127.0.0.1:0".into(),
-            shards: vec![("a".into(), 1)],
+            shards: vec![("a".into(), weight)],
             hash: HashKind::Fnv1a64,
             distribution: Distribution::Ketama,
             hash_tag: None,
@@ -352,8 +356,12 @@ mod tests {
             timeout: Duration::ZERO,
             client_connections: 0,
             max_inflight: 1,
-        };
-        let plane = Plane::new(vec![config], 1).expect("a valid configuration");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_a_snapshot_ends_has_ended_in_the_one_before() {
+        let plane = Plane::new(vec![config(1)], 1).expect("a valid configuration");
         let mut route = RouteSpec {
             endpoint: Some(([127, 0, 0, 1], 1).into()),
             lease_until: NO_LEASE_NEEDED,
@@ -363,5 +371,14 @@ mod tests {
         route.lease_until = 0;
         plane.apply(2, &[route]).expect("a second snapshot");
         assert_eq!(before.routes[0].lease.until(), 0);
+    }
+
+    #[test]
+    fn a_ring_without_any_weight_is_refused_and_no_panic() {
+        let refused = Plane::new(vec![config(0)], 1).err().map(|e| e.to_string());
+        assert_eq!(
+            refused.as_deref(),
+            Some("pool \"p\": no shard has a weight")
+        );
     }
 }

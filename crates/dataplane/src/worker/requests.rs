@@ -284,7 +284,8 @@ impl Worker {
             return false;
         }
         let config = &self.snapshot.pools[usize::from(client.pool)].config;
-        let limit = config.max_inflight * if alone { ALONE_FACTOR } else { 1 };
+        let factor = if alone { ALONE_FACTOR } else { 1 };
+        let limit = config.max_inflight.saturating_mul(factor);
         if client.slots.len() >= limit || client.output.len() > OUTPUT_HIGH {
             client.gate = Gate::Full {
                 resume_at: limit / 2,
