@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 START_TIME_SLACK = 2.0  # seconds; the kernel's boot time, which start times are counted from, is rounded
+TERM_INTERVAL = 1.0
 POLL_INTERVAL = 0.1  # where the kernel has no pidfd
 LOG_LIMIT = 16 << 20  # bytes; a longer log becomes log.1 at the next start
 
@@ -138,12 +139,17 @@ class Process:
         return self.exit()
 
     async def stop(self, patience: float) -> Exit:
-        """TERM, and KILL after `patience` seconds. A stopped (SIGSTOP) process is woken so that it can end in order."""
-        self.signal(signal.SIGTERM)
-        self.signal(signal.SIGCONT)
+        """TERM, and KILL after `patience` seconds. A stopped (SIGSTOP) process is woken so that it can end in order.
+
+        TERM is said again and again: a redis that is just writing its first AOF refuses it once and forgets it.
+        """
         try:
             async with asyncio.timeout(patience):
-                return await self.wait()
+                while True:
+                    self.signal(signal.SIGTERM)
+                    self.signal(signal.SIGCONT)
+                    with contextlib.suppress(TimeoutError):
+                        return await asyncio.wait_for(self.wait(), TERM_INTERVAL)
         except TimeoutError:
             return await self.kill()
 

@@ -19,6 +19,13 @@ from tests.harness import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+FORGETFUL = """
+import signal, time
+def forget(*_): signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, forget)
+print("begun", flush=True)
+while True: time.sleep(60)
+"""
 STUBBORN = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 )
@@ -70,6 +77,11 @@ class TestReal:
         process = start(tmp_path, sys.executable, "-c", STUBBORN)
         wait_until((tmp_path / "log").read_text, 10, "it to have begun")
         assert str(await process.stop(0.1)) == "was killed by SIGKILL"
+
+    async def test_stop_asks_again_who_forgot_it(self, tmp_path: Path) -> None:
+        process = start(tmp_path, sys.executable, "-c", FORGETFUL)
+        wait_until((tmp_path / "log").read_text, 10, "it to have begun")
+        assert str(await process.stop(10)) == "was killed by SIGTERM"
 
     async def test_stop_wakes_what_hangs(self, tmp_path: Path) -> None:
         process = start(tmp_path, "sleep", "60")
