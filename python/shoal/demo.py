@@ -8,6 +8,7 @@ Called by `shoal demo`, which shows it.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -110,7 +111,8 @@ class _Story:
     def tell(self) -> Evidence:
         sentinels = {node.name: node.endpoint for node in self.cluster.layout.sentinels}
         other = self.masters[self.shards[1]].endpoint
-        pids = [pid for node in self.cluster.layout.proxies if (pid := self.cluster.pid(node.name))]
+        names = [self.cluster.layout.proxies[0].name, self.masters[self.shards[1]].name]
+        pids = [os.getpid(), *(pid for name in names if (pid := self.cluster.pid(name)))]
         with SentinelEars(sentinels, None) as ears, StallWatch((other.host, other.port), pids) as stalls:
             self.traffic.start()
             try:

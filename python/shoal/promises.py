@@ -31,10 +31,11 @@ TAIL = 1.0
 
 @dataclass(frozen=True)
 class Stall:
-    """A time in which the machine itself stood still, seen by a client that goes past the proxy."""
+    """A time in which the machine itself was slow, and how much of it was lost to waiting for a processor."""
 
     started: float
     ended: float
+    lost: float
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def _others_untouched(evidence: Evidence) -> Promise:
     bad = [one for one in requests if one.outcome is not Outcome.OK]
     since = [one for one in requests if one.ended >= evidence.killed_at]
     slowest = max((_excess(evidence, one) for one in since), default=0.0)
-    detail = f"{len(since)} requests after the kill, {len(bad)} errors, slowest {slowest * 1000:.1f} ms"
+    raw = max((one.took for one in since), default=0.0)
+    detail = f"{len(since)} requests after the kill, {len(bad)} errors, slowest {raw * 1000:.1f} ms"
+    if raw > UNTOUCHED_WITHIN:
+        detail += f" ({slowest * 1000:.1f} ms without waits for a processor)"
     if bad:
         detail += f": {_some(sorted({one.error for one in bad}))}"
     kept = bool(since) and not bad and slowest <= UNTOUCHED_WITHIN
@@ -159,12 +163,13 @@ def _others_untouched(evidence: Evidence) -> Promise:
 
 
 def _excess(evidence: Evidence, attempt: Attempt) -> float:
-    """How long a request took, without the time in which the machine stood still for everybody."""
-    still = max(
-        (min(stall.ended, attempt.ended) - max(stall.started, attempt.started) for stall in evidence.stalls),
-        default=0.0,
-    )
-    return attempt.took - max(still, 0.0)
+    """How long a request took, without what the machine took from everybody meanwhile."""
+    taken = 0.0
+    for stall in evidence.stalls:
+        together = min(stall.ended, attempt.ended) - max(stall.started, attempt.started)
+        if together > 0:
+            taken += min(stall.lost, together)
+    return attempt.took - taken
 
 
 def _reads_right(evidence: Evidence) -> Promise:

@@ -1,8 +1,8 @@
 """Times in which the machine itself stood still: what must not be blamed on the proxy.
 
-Owns: a client that asks one server again and again, past the proxy, and the kernel's own count of how long the proxy's
-threads were ready to run without a processor to run on. Rule: it is a witness for the defence only; it explains a slow
-request that overlaps a stall, it never excuses an error.
+Owns: a client that asks one server again and again, past the proxy, and the kernel's own count of how long the threads
+that carry requests were ready to run without a processor to run on. Rule: it is a witness for the defence only; it
+explains a slow request that overlaps a stall, it never excuses an error.
 Called by the demonstration and by the failure tests.
 """
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 INTERVAL = 0.010
-STALLED = 0.020
+STALLED = 0.003
 NS = 1_000_000_000
+
+Waits = dict[int, dict[str, int]]
 
 
 class StallWatch:
@@ -56,15 +58,24 @@ class StallWatch:
             self._client.ping()
             ended = time.monotonic()
             before, waited = waited, self._waits()
-            queued = max((waited[task] - before.get(task, 0) for task in waited), default=0) / NS
-            if ended - started > INTERVAL + STALLED or queued > STALLED:
-                self.seen.append(Stall(started, max(ended, started + queued)))
+            lost = max(_queued(before, waited), ended - started - INTERVAL)
+            if lost > STALLED:
+                self.seen.append(Stall(started, max(ended, started + lost), lost))
 
-    def _waits(self) -> dict[Path, int]:
-        """For each thread, the nanoseconds it has waited for a processor so far."""
-        waits: dict[Path, int] = {}
-        for pid in self._pids:
+    def _waits(self) -> Waits:
+        """For each process and thread, the nanoseconds it has waited for a processor so far."""
+        waits: Waits = {pid: {} for pid in self._pids}
+        for pid, of_pid in waits.items():
             with contextlib.suppress(OSError):  # a thread or the process may have ended
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    waits[task] = int((task / "schedstat").read_text().split()[1])
+                    of_pid[task.name] = int((task / "schedstat").read_text().split()[1])
         return waits
+
+
+def _queued(before: Waits, after: Waits) -> float:
+    """Seconds that a request may have lost: it passes the processes one after the other, a thread in each."""
+    worst = (
+        max((waited - before[pid].get(task, waited) for task, waited in of_pid.items()), default=0)
+        for pid, of_pid in after.items()
+    )
+    return sum(worst) / NS

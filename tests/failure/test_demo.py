@@ -71,11 +71,14 @@ def test_an_interrupted_demo_leaves_nothing(
     child = subprocess.Popen(
         [SHOAL, "demo"], env={**environment, "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
     )
-    assert child.stdout is not None
-    with child.stdout as lines:
-        assert any(chapter in line for line in iter(lines.readline, ""))
+    try:
+        assert child.stdout is not None
+        assert any(chapter in line for line in iter(child.stdout.readline, ""))
         time.sleep(1.0)  # any moment will do: somewhere inside the chapter
         child.send_signal(number)
-        lines.read()
-    assert child.wait(20) == 130
+        child.communicate(timeout=20)
+    finally:
+        child.kill()
+        child.communicate()
+    assert child.returncode == 130
     assert list(tmp_path.glob("shoal-*")) == []

@@ -6,6 +6,7 @@ The servers are not supervised here: the dead master stays dead, so that what is
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def kill_under_load(servers: Servers, stack: Stack, kill: Callable[[], None]) ->
     """Traffic on both shards, `kill` on shard a, traffic until a takes writes again; what was seen."""
     proxy = start_proxy(servers, stack)
     traffic = Traffic(proxy.address, SHARDS, shard_of(), password=None)
-    with StallWatch(stack.masters["b"].address, [proxy.pid]) as stalls:
+    other = stack.masters["b"]
+    with StallWatch(other.address, [os.getpid(), proxy.pid, other.pid]) as stalls:
         traffic.start()
         try:
             time.sleep(STEADY)

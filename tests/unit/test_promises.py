@@ -81,8 +81,8 @@ def test_each_promise_is_broken_by_its_own_fault(evidence: Evidence, expected: l
 
 def test_a_stall_of_the_machine_is_not_held_against_the_proxy() -> None:
     slow = with_attempt(write("b", "b3", 101.0, took=0.06))
-    assert broken(replace(slow, stalls=[Stall(100.95, 100.99)])) == []
-    assert broken(replace(slow, stalls=[Stall(99.0, 99.9)])) == ["Other"]
+    assert broken(replace(slow, stalls=[Stall(100.95, 100.99, 0.02)])) == []
+    assert broken(replace(slow, stalls=[Stall(99.0, 99.9, 0.9)])) == ["Other"]
 
 
 def test_what_is_lost_is_listed() -> None:
