@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 from shoal.plane import Plane, PoolSpec, Route, ShardSpec
-
 from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED = 2**63 - 1

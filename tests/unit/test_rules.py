@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from shoal.rules import Hold, Member, ShardFacts, Start, Word, agreed, highest, may_start, saved_words
 from shoal.topology import Endpoint
 
