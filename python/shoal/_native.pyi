@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, final
 
+__all__ = ["NO_LEASE_NEEDED", "Plane", "Ring", "command_table"]
+
 NO_LEASE_NEEDED: int
 
 class _Shard(Protocol):

@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import _native
 from shoal.errors import PlaneError, PortInUseError
-from shoal.topology import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED: int = _native.NO_LEASE_NEEDED
 """A `Route.lease_until_ns` that never ends."""
@@ -76,7 +79,11 @@ class Ring:
     """The ring of a pool, with the same arithmetic as the workers use."""
 
     def __init__(
-        self, shards: Sequence[ShardSpec], hash: str, distribution: str, hash_tag: str | None
+        self,
+        shards: Sequence[ShardSpec],
+        hash: str,  # noqa: A002 - the word of the topology file
+        distribution: str,
+        hash_tag: str | None,
     ) -> None:
         self._ring = _native.Ring(shards, hash, distribution, hash_tag)
 
@@ -123,8 +130,7 @@ class Plane:
         by_shard = {(route.pool, route.shard): route for route in routes}
         try:
             native = [
-                (_address(route.endpoint), route.lease_until_ns)
-                for route in (by_shard[key] for key in self._order)
+                (_address(route.endpoint), route.lease_until_ns) for route in (by_shard[key] for key in self._order)
             ]
         except KeyError as error:
             raise PlaneError(f"the snapshot has no route for {error}") from error
@@ -164,7 +170,5 @@ def _address(endpoint: Endpoint | None) -> tuple[str, int] | None:
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise PlaneError(
-            f"the host of {endpoint} has no address: {error}", hint="use an IP address"
-        ) from error
+        raise PlaneError(f"the host of {endpoint} has no address: {error}", hint="use an IP address") from error
     return str(found[0][4][0]), endpoint.port

@@ -10,7 +10,7 @@ use crate::convert::{ShardSpec, distribution, hash, hash_tag, pairs};
 /// A ring as the data plane builds it; `shoal.plane.Ring` documents the methods.
 #[pyclass(frozen)]
 pub(crate) struct Ring {
-    ring: core::Ring,
+    built: core::Ring,
     names: Vec<String>,
     hash: HashKind,
     tag: Option<HashTag>,
@@ -28,7 +28,7 @@ impl Ring {
     ) -> PyResult<Self> {
         let shards = pairs(shards);
         Ok(Self {
-            ring: core::Ring::build(distribution(distribution_name)?, &shards),
+            built: core::Ring::build(distribution(distribution_name)?, &shards),
             names: shards.into_iter().map(|(name, _)| name).collect(),
             hash: hash(hash_name)?,
             tag: tag.map(hash_tag).transpose()?,
@@ -42,18 +42,22 @@ impl Ring {
         let shard = if self.names.len() == 1 {
             0
         } else {
-            self.ring.shard(hash)
+            self.built.shard(hash)
         };
         (
             self.names[shard].clone(),
             hash,
-            self.ring.point(hash),
+            self.built.point(hash),
             part.to_vec(),
         )
     }
 
     fn shares(&self) -> Vec<(String, f64)> {
-        self.names.iter().cloned().zip(self.ring.shares()).collect()
+        self.names
+            .iter()
+            .cloned()
+            .zip(self.built.shares())
+            .collect()
     }
 }
 
