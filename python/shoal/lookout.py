@@ -44,6 +44,7 @@ class Lookout:
         self.presumed: dict[str, Endpoint] = {}
         """Masters that we start while no sentinel has named one yet."""
         self._saved: list[dict[str, Word]] = []
+        self._closed = False
         secret = layout.topology.auth.password
         for part in parts.values():
             if isinstance(part.node, RedisNode | SentinelNode):
@@ -58,14 +59,16 @@ class Lookout:
         self.take_words()
 
     async def follow(self, part: Part, heard: Callable[[], None]) -> None:
-        """Ask one part again and again while it runs."""
-        while True:
+        """Ask one part again and again while it runs. A cancellation that a client library swallows ends it too."""
+        while not self._closed:
             if part.up or not part.here:
                 await self._look(part)
                 heard()
             await asyncio.sleep(BUSY_INTERVAL if part.here and _unsettled(part) else CALM_INTERVAL)
 
     async def close(self) -> None:
+        """End all following; whoever follows is cancelled after this."""
+        self._closed = True
         await asyncio.gather(*(part.line.close() for part in self.parts.values() if part.line))
 
     async def _look(self, part: Part) -> None:
@@ -150,6 +153,7 @@ class Lookout:
             has_data=(part.here and self.launcher.has_data(node)) or (says is not None and says.keys > 0),
             epoch=part.record.epoch,
             was_master=part.record.role == "master",
+            running=says is not None,
             promotable=self._promotable(node, part),
         )
 

@@ -77,7 +77,9 @@ class Part:
     backoff: Backoff = field(default_factory=Backoff)
     started_at: float = 0.0
     died_at: float | None = None
-    """None while it runs, and before its first start of this run (a cold start)."""
+    """None while it runs, and until it has died once."""
+    has_run: bool = False
+    """Under the eyes of this supervisor."""
     not_before: float = 0.0
     held: str | None = None
     says: RedisSays | None = None

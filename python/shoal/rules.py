@@ -10,10 +10,12 @@ The rule it keeps: **a server that may be behind never becomes a master that its
 - a replica whose data may be older than a peer's starts guarded (replica-priority 0), so that Sentinel cannot promote
   it before it has been in sync.
 
-             ┌ named: another ──────────► Start(replica of it, guarded unless current)
-    node ────┤                  ┌ cold ──► Start(master) | Hold(its data is gone)
+             ┌ named: another ─────────────────► Start(replica of it, guarded unless current)
+    node ────┤                  ┌ cold start ──► Start(master) | Hold(its data is gone)
     is down  └ named: itself ───┤
-                                └ live ──► Hold(until another is named) ──2 x failover_timeout──► Start(master)
+                                └ it died ─────► Hold(until another is named) ──2 x failover_timeout──► Start(master)
+
+A cold start is the whole shard's: no server of it runs, and this one has not run under our eyes.
 
 No clock, socket or file here. Called by the supervisor, for each redis that is down, until it starts.
 """
@@ -52,6 +54,8 @@ class Member:
     """The config epoch in which it was last the master or in sync with it; None: unknown, or older than its data."""
     was_master: bool = False
     """Its role when it was last seen."""
+    running: bool = False
+    """It answers."""
     promotable: bool = False
     """Runs as a replica that Sentinel would promote, or has promoted without a majority having said so yet."""
 
@@ -90,18 +94,18 @@ class Hold:
 Decision = Start | Hold
 
 
-def may_start(node: Member, shard: ShardFacts, down_for: float | None) -> Decision:
-    """Decide about one node that is down: since `down_for` seconds under our eyes, or (None) at a cold start."""
-    if down_for is None and _never_had_data(shard):
+def may_start(node: Member, shard: ShardFacts, down_for: float, *, cold: bool) -> Decision:
+    """Decide about one node that is down: for `down_for` seconds; `cold` if it has not run under our eyes yet."""
+    if cold and _never_had_data(shard):
         return _first_start(node, shard)
     master = _master(shard)
     if master is None:
-        return Hold("no sentinel tells which node is the master")
+        return Hold("no majority of the sentinels tells yet which node is the master")
     if node.endpoint != master:
         return _follow(node, shard, master)
-    if down_for is None and not shard.live:
+    if cold and not shard.failing_over and not any(member.running for member in shard.members):
         return _cold_master(node, shard)
-    return _fallen_master(node, shard, down_for or 0.0)
+    return _fallen_master(node, shard, down_for)
 
 
 def _never_had_data(shard: ShardFacts) -> bool:
@@ -140,7 +144,7 @@ def _cold_master(node: Member, shard: ShardFacts) -> Decision:
 
 
 def _fallen_master(node: Member, shard: ShardFacts, down_for: float) -> Decision:
-    """A live majority still names this node (or no majority answers), and it is down."""
+    """It is down, and a majority still names it (or did so last)."""
     others = [member for member in shard.members if member is not node]
     if not others:
         return Start(None)  # nobody could be promoted, and nobody can copy it

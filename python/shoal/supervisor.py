@@ -16,7 +16,6 @@ Called by `shoal up` and `shoal down`. Everything that happens is told as an eve
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -65,6 +64,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._since = time.monotonic()
         self._told_masters: dict[str, Endpoint] = {}
 
     def tell(self, kind: EventKind, text: str, part: str | None = None) -> None:
@@ -85,6 +85,7 @@ class Supervisor:
             if part.line is not None:
                 self._spawn(self.lookout.follow(part, self._wake.set))
             if part.here and part.process is not None:
+                part.has_run = True
                 self._spawn(self._follow_exit(part, part.process))
                 self.tell(EventKind.ADOPTED, f"runs since before this supervisor (pid {part.process.pid})", part.name)
 
@@ -173,12 +174,11 @@ class Supervisor:
             raise TypeError(node)
         facts = self.lookout.facts(node.shard)
         member = next(member for member in facts.members if member.name == node.name)
-        return may_start(member, facts, None if part.died_at is None else time.monotonic() - part.died_at)
+        down_since = self._since if part.died_at is None else part.died_at
+        return may_start(member, facts, time.monotonic() - down_since, cold=not part.has_run)
 
     def hold(self, part: Part, decision: Hold) -> None:
         """Leave it down; say why when that is news."""
-        if part.died_at is None:
-            part.died_at = time.monotonic()
         if part.held != decision.why:
             part.held = decision.why
             self.tell(EventKind.HELD_BACK, decision.why, part.name)
@@ -205,7 +205,7 @@ class Supervisor:
         unit, text = await self._unit(part, decision)
         process = await self._host.start(unit)
         part.process, part.started_at, part.died_at, part.held = process, time.monotonic(), None, None
-        part.says, part.words, part.says_at = None, None, 0.0
+        part.says, part.words, part.says_at, part.has_run = None, None, 0.0, True
         part.remember(
             pid=process.pid,
             started=process.started,
@@ -259,11 +259,11 @@ class Supervisor:
 
     async def close(self) -> None:
         """End all watching."""
-        for task in list(self._tasks):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
         await self.lookout.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 def _of(kind: str, parts: Iterable[Part]) -> list[Part]:

@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from shoal.topology import Layout, Topology
 
 ANSWER_PATIENCE = 15.0  # for a first answer; loading data may take longer
-SYNC_PATIENCE = 3.0
-ROUTES_PATIENCE = 6.0
+SETTLE_PATIENCE = 6.0
 GLANCE = 0.02
 
 
@@ -69,7 +68,6 @@ async def run(request: Request, stop: asyncio.Event) -> None:
         try:
             started = await _start_or_undo(supervisor, stopped)
             if started:
-                await supervisor.tick()
                 kept.remember_identity(opened.identity)
                 supervisor.tell(EventKind.READY, _addresses(opened.layout))
                 request.ready(opened.layout, kept.directory)
@@ -111,7 +109,7 @@ async def _start(supervisor: Supervisor) -> None:
     await _start_redis(supervisor)
     await _start_sentinels(supervisor)
     await _start_proxies(supervisor)
-    await _wait_for_sync(supervisor)
+    await _settle(supervisor)
 
 
 async def _restart_outdated(supervisor: Supervisor) -> None:
@@ -130,9 +128,6 @@ async def _start_redis(supervisor: Supervisor) -> None:
     """Masters first, then replicas, each as the rules say."""
     lookout = supervisor.lookout
     down = [part for part in supervisor.here(RedisNode) if not part.up]
-    for part in down:
-        if _shard(part) in lookout.live:
-            part.died_at = time.monotonic()  # not a cold start: sentinels are at work
     decided = [(part, supervisor.decide(part)) for part in down]
     _require_known_masters(supervisor, decided)
     masters = {part: start for part, start in decided if isinstance(start, Start) and start.replica_of is None}
@@ -171,23 +166,6 @@ def _require_one_of_each_shard(supervisor: Supervisor, failures: Mapping[str, Sh
         failed = [failures[part.name] for part in members if part.name in failures]
         if failed and not any(part.up for part in members):
             raise failed[0]
-
-
-async def _wait_for_sync(supervisor: Supervisor) -> None:
-    """Whoever is told that the cluster is ready expects its replicas to be replicas."""
-    running = [part for part in supervisor.here(RedisNode) if part.up]
-
-    async def synced() -> bool:
-        return not any(_is_syncing(supervisor, part) for part in running)
-
-    await _until(synced, SYNC_PATIENCE)
-
-
-def _is_syncing(supervisor: Supervisor, part: Part) -> bool:
-    says = part.saying()
-    if says is None or says.role != "replica" or says.link_up:
-        return False
-    return any(other.up and says.master == main_endpoint(other.node) for other in supervisor.here(RedisNode))
 
 
 async def _start_sentinels(supervisor: Supervisor) -> None:
@@ -230,15 +208,27 @@ async def _start_proxies(supervisor: Supervisor) -> None:
     failures = await _failures(supervisor, down, _proxy_is_healthy)
     if failures and not any(part.up for part in parts):
         raise next(iter(failures.values()))
-    await asyncio.gather(*(_wait_for_routes(supervisor, part) for part in parts))
 
 
-async def _wait_for_routes(supervisor: Supervisor, part: Part) -> None:
-    async def ready() -> bool:
-        return not part.up or await _asked(part, "/readyz")
+async def _settle(supervisor: Supervisor) -> None:
+    """Whoever is told that the cluster is ready expects routes, and replicas in sync."""
+    proxies = supervisor.here(ProxyNode)
+    running = [part for part in supervisor.here(RedisNode) if part.up]
 
-    if not await _until(ready, ROUTES_PATIENCE):
-        supervisor.tell(EventKind.NOTICE, "does not reach every shard yet", part.name)
+    async def settled() -> bool:
+        await supervisor.tick()
+        syncing = any(_is_syncing(supervisor, part) for part in running)
+        return not syncing and all([await _asked(part, "/readyz") for part in proxies if part.up])
+
+    if not await _until(settled, SETTLE_PATIENCE):
+        supervisor.tell(EventKind.NOTICE, "not every shard can be reached yet: `shoal status` says why")
+
+
+def _is_syncing(supervisor: Supervisor, part: Part) -> bool:
+    says = part.saying()
+    if says is None or says.role != "replica" or says.link_up:
+        return False
+    return any(other.up and says.master == main_endpoint(other.node) for other in supervisor.here(RedisNode))
 
 
 # ----------------------------------------------------------------------------------------------------------- answers
