@@ -82,6 +82,8 @@ class Part:
     """Under the eyes of this supervisor."""
     not_before: float = 0.0
     held: str | None = None
+    tuned: bool = False
+    """A sentinel that has been told its ping period, which it does not save."""
     says: RedisSays | None = None
     words: Mapping[str, Report] | None = None
     says_at: float = 0.0

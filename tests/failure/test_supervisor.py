@@ -225,6 +225,28 @@ def test_a_cache_that_keeps_nothing_starts_empty_with_its_master(valkey: EngineP
             assert client.get("key:1") is None
 
 
+def fail_all_over(cluster: Cluster, shards: list[str]) -> None:
+    masters = [cluster.master_of(shard).name for shard in shards]
+    for name in masters:
+        cluster.kill(name)
+    cluster.wait_until(lambda now: {now.part(name).role for name in masters} == {"replica"}, 40, "replicas")
+    cluster.wait_until_well()
+
+
+def test_a_new_master_is_never_taken_for_dead(engine: EngineProgram, tmp_path: Path) -> None:
+    """With a down_after of a second Sentinel would do so, were it not told to reconnect sooner."""
+    fast = {"down_after": "1s"}
+    cluster = Cluster(3, 1, directory=tmp_path / "cluster", proxies=1, engine=str(engine.server), sentinel=fast)
+    rounds = 4
+    with cluster:
+        shards = list(cluster.layout.topology.shards)
+        for _ in range(rounds):
+            fail_all_over(cluster, shards)
+            time.sleep(1.5)  # within this a sentinel would have held the new master to be down
+        logs = [cluster.log_of(node.name) for node in cluster.layout.sentinels]
+    assert [log.count("+sdown master") for log in logs] == [rounds * len(shards)] * len(logs)
+
+
 def test_replicas_sentinels_and_proxies_are_restarted_at_once(one_cluster: Cluster) -> None:
     before = {name: one_cluster.pid(name) for name in ("a-2", "sentinel1", "proxy1")}
     saved = (state.node_directory(one_cluster.state_directory, "sentinel1", "sentinel") / "sentinel.conf").read_text()

@@ -22,6 +22,7 @@ from shoal.parts import Launcher, Part, kind_of, listening, main_endpoint
 from shoal.rules import Start, Word
 from shoal.sentinel import Report
 from shoal.state import Identity, UnitRecord
+from shoal.supervisor import ping_period
 from shoal.topology import Endpoint, Layout, ProxyNode, RedisNode, SentinelNode, Topology, lay_out, ports_to_choose
 
 ENGINE = Engine(Path("/bin/redis-server"), ("--sentinel",), "redis", (7, 0, 15), "a test")
@@ -290,6 +291,12 @@ class TestLaunching:
         assert changed[1] != before[1]
         assert digests(redis={"maxmemory": "1gb"})[0] != before[0]
         assert digests(proxy={"nodes": 1, "timeout": "1s"})[2] != before[2]
+
+    @pytest.mark.parametrize(
+        ("down_after", "period"), [(1500, None), (1200, None), (1000, 500), (500, 300), (100, 300)]
+    )
+    def test_sentinels_reconnect_well_within_down_after(self, down_after: int, period: int | None) -> None:
+        assert ping_period(down_after) == period
 
     def test_every_socket_of_a_node_is_checked(self) -> None:
         assert list(listening(LAYOUT.proxies[0])) == ["proxy1 (pool shoal)", "proxy1 (admin)", "proxy1 (stats)"]
