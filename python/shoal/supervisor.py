@@ -27,6 +27,7 @@ from shoal.lookout import Lookout
 from shoal.parts import PRIORITY
 from shoal.rules import Hold, Start, may_start
 from shoal.topology import ProxyNode, RedisNode, SentinelNode
+from shoal.topology.advice import SAFE_DOWN_AFTER_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint, Layout
 
 TICK = 0.1
-SAFE_DOWN_AFTER = 1200  # ms
 STOP_PATIENCE = {"proxy": 3.0, "sentinel": 1.0, "redis": 60.0}  # a redis saves its data
 
 
@@ -177,7 +177,7 @@ class Supervisor:
         try:
             await part.line.command("SENTINEL", "DEBUG", "ping-period", period)
         except Silent as silence:
-            advice = f"use a down_after of {SAFE_DOWN_AFTER} ms or more"
+            advice = f"use a down_after of {SAFE_DOWN_AFTER_MS} ms or more"
             self.tell(EventKind.NOTICE, f"may take a new master for dead: {silence}; {advice}", part.name)
 
     # ------------------------------------------------------------------------------------------------------ starting
@@ -294,4 +294,4 @@ def ping_period(down_after: int) -> int | None:
     fail over again for 2 x failover_timeout: in 13 of 36 failovers of three shards at once; in none with half a second.
     Under 300 ms it would find every replica's INFO too old.
     """
-    return None if down_after >= SAFE_DOWN_AFTER else max(300, down_after // 2)
+    return None if down_after >= SAFE_DOWN_AFTER_MS else max(300, down_after // 2)

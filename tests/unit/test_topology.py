@@ -326,6 +326,7 @@ def _models(annotation: Any) -> list[Any]:
         ({"sentinel": {"nodes": 2}}, "2 sentinels: none may be lost"),
         ({"sentinel": {"nodes": 4}}, "4 sentinels: no more may be lost than with 3"),
         ({"sentinel": {"down_after": "500ms"}}, "down_after 0.5 s: a slow command"),
+        ({"sentinel": {"down_after": "1s"}}, "down_after 1 s: a sentinel that `shoal up` does not run"),
         ({"shards": {"a": {"replicas": 0}}}, 'shard "a" has no replica'),
         ({"fence_direct_clients": True}, "losing the replica stops its writes"),
         ({"proxy": {"nodes": 1}}, "1 proxy: while it is down"),

@@ -7,6 +7,8 @@ from shoal.topology.model import Topology, majority
 from shoal.topology.rules import outside_loopback
 
 CLIENT_TIMEOUT_MS = 5000
+SAFE_DOWN_AFTER_MS = 1200
+"""Below this a sentinel with its own ping period often takes the master it has just switched to for dead (measured)."""
 PROMOTION_MS = 1500
 """From the sentinels' verdict to a proxy that sends to the new master, with a little to spare (0.9 s measured)."""
 
@@ -33,8 +35,14 @@ def _sentinel_warnings(topology: Topology) -> Iterator[str]:
         for host in dict.fromkeys(hosts):
             if count - hosts.count(host) < least:
                 yield f'losing host "{host}" loses the majority of the sentinels, and no failover happens'
-    if topology.sentinel.down_after < 1000:
-        yield f"down_after {_seconds(topology.sentinel.down_after)}: a slow command may look like a dead master"
+    down_after = topology.sentinel.down_after
+    if down_after < 1000:
+        yield f"down_after {_seconds(down_after)}: a slow command may look like a dead master"
+    elif down_after < SAFE_DOWN_AFTER_MS:
+        yield (
+            f"down_after {_seconds(down_after)}: a sentinel that `shoal up` does not run may take a new master for "
+            f"dead, as it reconnects only once a second; give it {_seconds(SAFE_DOWN_AFTER_MS)} or more"
+        )
 
 
 def _shard_warnings(topology: Topology) -> Iterator[str]:
