@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from shoal.sentinel import View
 
+FAR_OFF = 1e9  # polls strike at multiples of the interval: of a minute, the next may be a moment away
+
 
 async def test_polls_strike_together_at_every_interval() -> None:
     one, other = Pace(), Pace()
@@ -30,7 +32,7 @@ async def test_polls_strike_together_at_every_interval() -> None:
 
 async def test_hurry_ends_the_wait_and_only_ever_brings_a_poll_forward() -> None:
     pace, loop = Pace(), asyncio.get_running_loop()
-    pace.sending(60.0)
+    pace.sending(FAR_OFF)
     due = pace.due
     pace.hurry(due + 10)
     assert pace.due == due
@@ -41,7 +43,7 @@ async def test_hurry_ends_the_wait_and_only_ever_brings_a_poll_forward() -> None
 
 async def test_hurry_during_a_poll_makes_the_next_one_due_at_once() -> None:
     pace, loop = Pace(), asyncio.get_running_loop()
-    pace.sending(60.0)
+    pace.sending(FAR_OFF)
     pace.hurry(loop.time())
     async with asyncio.timeout(5):
         await pace.wait()
@@ -84,7 +86,7 @@ async def test_an_event_is_decided_at_once_and_every_sentinel_is_asked() -> None
     one.confirm(SHARD, Master(OLD, 0))
     assert seen[-1].masters[SHARD].lease_until_ns > 0
     for source in one._sources.values():
-        source.pace.sending(60.0)
+        source.pace.sending(FAR_OFF)
     event = read_event(b"+try-failover", f"master {SHARD} 10.0.0.1 6379".encode())
     assert event is not None
     one._report(Published(SENTINELS[0], boot_ns(), event))
@@ -98,7 +100,7 @@ async def test_a_lease_with_little_left_hurries_the_sentinels_it_hangs_on() -> N
     say(one)
     one.confirm(SHARD, Master(OLD, 0))
     for source in one._sources.values():
-        source.pace.sending(60.0)
+        source.pace.sending(FAR_OFF)
     fresh, *old = SENTINELS
     one._report(Polled(fresh, boot_ns(), {SHARD: Said(report(), 0)}))
     for sentinel in old:
@@ -113,7 +115,7 @@ async def test_a_lease_with_little_left_hurries_the_sentinels_it_hangs_on() -> N
 async def test_who_only_looks_never_hurries() -> None:
     one = watch(lease=None)
     for source in one._sources.values():
-        source.pace.sending(60.0)
+        source.pace.sending(FAR_OFF)
     say(one, age_ms=1000)
     one._publish()
     assert one.view.masters[SHARD].endpoint == OLD
