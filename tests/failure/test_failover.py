@@ -15,7 +15,9 @@ import redis
 
 from shoal.plane import Ring, ShardSpec
 from shoal.promises import Evidence, judge
+from shoal.sentinel import Timing
 from shoal.stalls import StallWatch
+from shoal.supervisor import ping_period
 from shoal.traffic import Traffic, value_of
 from tests.harness import link_up, wait_until
 from tests.proxies import start_proxy
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from tests.harness import RedisServer, Servers, Stack
 
 SHARDS = ("a", "b")
-STEADY = 1.5  # seconds of traffic before the kill
+STEADY = Timing().down_memory / 1000 + 0.5  # seconds of traffic before the kill: a cluster that has settled
 AFTERWARDS = 1.0  # and after writes go on
 
 
@@ -53,8 +55,18 @@ def wrote_since(traffic: Traffic, shard: str, moment: float) -> bool:
     return any(one.write and one.outcome == "ok" and one.started > moment for one in traffic.attempts(shard)[-50:])
 
 
+def ping_as_supervised(stack: Stack) -> None:
+    """Give the sentinels the ping period that `shoal up` gives them, or they may take the new master for dead."""
+    for sentinel in stack.sentinels:
+        period = ping_period(sentinel.down_after_ms)
+        if period is not None:
+            with sentinel.client() as client:
+                client.execute_command("SENTINEL", "DEBUG", "ping-period", period)
+
+
 def kill_under_load(servers: Servers, stack: Stack, kill: Callable[[], None]) -> Evidence:
     """Traffic on both shards, `kill` on shard a, traffic until a takes writes again; what was seen."""
+    ping_as_supervised(stack)
     proxy = start_proxy(servers, stack)
     traffic = Traffic(proxy.address, SHARDS, shard_of(), password=None)
     other = stack.masters["b"]
