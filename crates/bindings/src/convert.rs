@@ -1,13 +1,13 @@
 //! Python's dataclasses and names into the data plane's types, and its errors into Python's.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dataplane::eject::EjectRule;
 use dataplane::error::PlaneError;
 use dataplane::hash::{HashKind, HashTag};
-use dataplane::plane::RouteSpec;
+use dataplane::pool::{Dialect, PoolConfig, Servers};
 use dataplane::ring::Distribution;
-use dataplane::snapshot::PoolConfig;
+use dataplane::snapshot::RouteSpec;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
@@ -16,6 +16,20 @@ use pyo3::prelude::*;
 pub(crate) struct ShardSpec {
     name: String,
     weight: u32,
+}
+
+/// `shoal.plane.Ejection`.
+#[derive(FromPyObject)]
+pub(crate) struct Ejection {
+    failures: u32,
+    retry_ms: u64,
+}
+
+/// `shoal.plane.Fixed`.
+#[derive(FromPyObject)]
+pub(crate) struct Fixed {
+    preconnect: bool,
+    ejection: Option<Ejection>,
 }
 
 /// `shoal.plane.PoolSpec`.
@@ -27,32 +41,59 @@ pub(crate) struct PoolSpec {
     hash: String,
     distribution: String,
     hash_tag: Option<String>,
+    fixed: Option<Fixed>,
+    twemproxy_words: bool,
     password: Option<String>,
     backend_password: Option<String>,
+    database: u16,
+    connections: u16,
     hold_timeout_ms: u64,
     hold_bytes: usize,
     timeout_ms: u64,
     client_connections: usize,
     max_inflight: usize,
+    backlog: i32,
+    keepalive: bool,
+    socket_mode: Option<u32>,
 }
 
 impl PoolSpec {
     pub(crate) fn into_config(self) -> PyResult<PoolConfig> {
         Ok(PoolConfig {
-            name: self.name,
-            listen: self.listen,
             shards: pairs(self.shards),
             hash: hash(&self.hash)?,
             distribution: distribution(&self.distribution)?,
             hash_tag: self.hash_tag.as_deref().map(hash_tag).transpose()?,
+            servers: self.fixed.map_or(Servers::Followed, servers),
+            dialect: if self.twemproxy_words {
+                Dialect::Twemproxy
+            } else {
+                Dialect::Redis
+            },
             password: self.password,
             backend_password: self.backend_password,
+            database: self.database,
+            connections: self.connections,
             hold_timeout: Duration::from_millis(self.hold_timeout_ms),
             hold_bytes: self.hold_bytes,
             timeout: Duration::from_millis(self.timeout_ms),
             client_connections: self.client_connections,
             max_inflight: self.max_inflight,
+            backlog: self.backlog,
+            keepalive: self.keepalive,
+            socket_mode: self.socket_mode,
+            ..PoolConfig::new(&self.name, &self.listen, Vec::new())
         })
+    }
+}
+
+fn servers(fixed: Fixed) -> Servers {
+    Servers::Fixed {
+        preconnect: fixed.preconnect,
+        eject: fixed.ejection.map(|rule| EjectRule {
+            failures: rule.failures,
+            retry: Duration::from_millis(rule.retry_ms),
+        }),
     }
 }
 
@@ -79,14 +120,18 @@ pub(crate) fn hash_tag(markers: &str) -> PyResult<HashTag> {
     })
 }
 
-/// An endpoint as (IP, port) and the end of its lease.
-pub(crate) type RouteTuple = (Option<(IpAddr, u16)>, u64);
+/// An endpoint and the end of its lease.
+pub(crate) type RouteTuple = (Option<String>, u64);
 
-pub(crate) fn route((endpoint, lease_until): RouteTuple) -> RouteSpec {
-    RouteSpec {
-        endpoint: endpoint.map(SocketAddr::from),
-        lease_until,
-    }
+pub(crate) fn routes(tuples: Vec<RouteTuple>) -> PyResult<Vec<RouteSpec>> {
+    let spec = |(endpoint, lease_until): RouteTuple| {
+        let endpoint = endpoint.map(|text| text.parse()).transpose();
+        Ok(RouteSpec {
+            endpoint: endpoint.map_err(PyValueError::new_err)?,
+            lease_until,
+        })
+    };
+    tuples.into_iter().map(spec).collect()
 }
 
 /// A port in use is `OSError(EADDRINUSE)`, a failed system call its own `OSError`, the rest `ValueError`.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use dataplane::plane::{self as core, PoolStats, RouteSpec};
+use dataplane::plane::{self as core, PoolStats};
+use dataplane::pool::PoolConfig;
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{PoolSpec, RouteTuple, python_error, route};
+use crate::convert::{PoolSpec, RouteTuple, python_error, routes};
 
 /// A running data plane; `shoal.plane.Plane` documents the methods.
 #[pyclass(frozen)]
@@ -17,11 +18,7 @@ pub(crate) struct Plane(core::Plane);
 impl Plane {
     #[new]
     fn new(pools: Vec<PoolSpec>, workers: usize) -> PyResult<Self> {
-        let configs = pools
-            .into_iter()
-            .map(PoolSpec::into_config)
-            .collect::<PyResult<_>>()?;
-        core::Plane::new(configs, workers)
+        core::Plane::new(configs(pools)?, workers)
             .map(Self)
             .map_err(python_error)
     }
@@ -30,9 +27,20 @@ impl Plane {
         py.detach(|| self.0.start()).map_err(python_error)
     }
 
-    fn apply(&self, epoch: u64, routes: Vec<RouteTuple>) -> PyResult<()> {
-        let routes: Vec<RouteSpec> = routes.into_iter().map(route).collect();
-        self.0.apply(epoch, &routes).map_err(python_error)
+    fn apply(&self, epoch: u64, specs: Vec<RouteTuple>) -> PyResult<()> {
+        self.0.apply(epoch, &routes(specs)?).map_err(python_error)
+    }
+
+    fn reload(
+        &self,
+        py: Python<'_>,
+        pools: Vec<PoolSpec>,
+        epoch: u64,
+        specs: Vec<RouteTuple>,
+    ) -> PyResult<()> {
+        let (configs, routes) = (configs(pools)?, routes(specs)?);
+        py.detach(|| self.0.reload(configs, epoch, &routes))
+            .map_err(python_error)
     }
 
     fn acked_epoch(&self) -> u64 {
@@ -42,7 +50,7 @@ impl Plane {
     fn renew(&self, pool: &str, shard: &str, lease_until_ns: u64) -> PyResult<()> {
         let index = self
             .0
-            .shard_index(pool, shard)
+            .shard_id(pool, shard)
             .ok_or_else(|| PyKeyError::new_err(format!("{pool}/{shard}")))?;
         self.0.renew(index, lease_until_ns).map_err(python_error)
     }
@@ -68,6 +76,10 @@ impl Plane {
     }
 }
 
+fn configs(pools: Vec<PoolSpec>) -> PyResult<Vec<PoolConfig>> {
+    pools.into_iter().map(PoolSpec::into_config).collect()
+}
+
 fn pool_stats<'py>(
     py: Python<'py>,
     pool: &PoolStats,
@@ -77,6 +89,7 @@ fn pool_stats<'py>(
     for (name, value) in pool.totals.named() {
         entry.set_item(name, value)?;
     }
+    entry.set_item("ejections", pool.ejections)?;
     let shards = PyDict::new(py);
     for shard in &pool.shards {
         let fields = PyDict::new(py);
@@ -88,8 +101,10 @@ fn pool_stats<'py>(
         fields.set_item("connected", shard.totals.connected == all)?;
         fields.set_item("serving", serving)?;
         fields.set_item("state", if serving { "serving" } else { "holding" })?;
-        let endpoint = shard.endpoint.map(|endpoint| endpoint.to_string());
+        let endpoint = shard.endpoint.as_ref().map(ToString::to_string);
         fields.set_item("endpoint", endpoint)?;
+        fields.set_item("fixed", shard.fixed)?;
+        fields.set_item("ejected_at", shard.ejected_at)?;
         fields.set_item("last_error", &shard.last_error)?;
         shards.set_item(&shard.name, fields)?;
     }

@@ -9,7 +9,7 @@
 //! clients but their handles.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 use crate::buffer::ByteQueue;
 use crate::command::Access;
@@ -27,6 +27,8 @@ pub(crate) enum Phase {
     Ready,
     /// Refused a request before executing it: takes nothing new, its replies are still read.
     Retired,
+    /// Not needed any more: takes nothing new, and closes once everything on it is answered.
+    Ending,
 }
 
 /// How far a request had come when its connection was lost.
@@ -35,6 +37,26 @@ pub(crate) enum Progress {
     /// Not one complete frame of it left this process: it cannot have been executed.
     Unwritten,
     Written,
+}
+
+/// What is on connections now, for people to look at.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) connections: u64,
+    pub(crate) queued: u64,
+    pub(crate) queued_bytes: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) unanswered_bytes: u64,
+}
+
+impl std::ops::AddAssign for Load {
+    fn add_assign(&mut self, more: Self) {
+        self.connections += more.connections;
+        self.queued += more.queued;
+        self.queued_bytes += more.queued_bytes;
+        self.unanswered += more.unanswered;
+        self.unanswered_bytes += more.unanswered_bytes;
+    }
 }
 
 /// A reply whose front part has been passed on.
@@ -46,7 +68,7 @@ pub(crate) struct Stream {
 /// A connection to a master.
 pub(crate) struct Backend {
     pub(crate) handle: Handle,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: OwnedFd,
     pub(crate) shard: usize,
     pub(crate) lane: LaneKey,
     pub(crate) phase: Phase,
@@ -74,7 +96,7 @@ pub(crate) struct Backend {
 impl Backend {
     pub(crate) fn new(
         handle: Handle,
-        socket: TcpStream,
+        socket: OwnedFd,
         shard: usize,
         lane: LaneKey,
         now_ms: u32,
@@ -207,6 +229,27 @@ impl Backend {
         front.is_some_and(|front| front.bytes as usize <= self.written)
     }
 
+    /// What is on the connection now.
+    pub(crate) fn load(&self) -> Load {
+        let mut load = Load {
+            connections: 1,
+            unanswered: self.fifo.len() as u64,
+            unanswered_bytes: self.output.len() as u64,
+            ..Load::default()
+        };
+        if !self.unwritten().is_empty() {
+            let mut end = 0;
+            for pending in &self.fifo {
+                end += pending.bytes as usize;
+                load.queued += u64::from(end > self.written);
+            }
+            load.queued_bytes = self.unwritten().len() as u64;
+            load.unanswered -= load.queued;
+            load.unanswered_bytes -= load.queued_bytes;
+        }
+        load
+    }
+
     pub(crate) fn has_inflight(&self) -> bool {
         !self.fifo.is_empty()
     }
@@ -289,16 +332,14 @@ impl Backend {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     use super::{Access, Backend, Handle, LaneKey, Owner, Progress};
 
     fn backend() -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener on loopback");
-        let address = listener.local_addr().expect("its address");
-        let socket = TcpStream::connect(address).expect("a connection to it");
+        let (socket, _) = UnixStream::pair().expect("a pair of sockets");
         let handle = Handle { index: 0, id: 0 };
-        Backend::new(handle, socket, 0, LaneKey::default(), 0)
+        Backend::new(handle, socket.into(), 0, LaneKey::default(), 0)
     }
 
     fn owner(sequence: u32) -> Owner {

@@ -3,7 +3,7 @@
 //! Owns the order of a client's replies. Knows nothing of backends: the worker brings requests from
 //! here to there and replies back.
 
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 
 use crate::buffer::ByteQueue;
 use crate::inflight::{Slot, Slots};
@@ -34,7 +34,7 @@ pub(crate) enum Gate {
 )]
 pub(crate) struct Client {
     pub(crate) handle: Handle,
-    pub(crate) socket: TcpStream,
+    pub(crate) socket: OwnedFd,
     pub(crate) pool: u16,
     /// Unique in the process: what CLIENT ID says.
     pub(crate) number: u64,
@@ -66,7 +66,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(
         handle: Handle,
-        socket: TcpStream,
+        socket: OwnedFd,
         pool: u16,
         number: u64,
         authenticated: bool,

@@ -1,7 +1,9 @@
 //! Which of a shard's connections a request goes on.
 //!
-//! Ordinary requests of all clients share one pipelined connection for each shard, worker, database
-//! and protocol: a reply then never needs translating, and SELECT is part of the connection.
+//! Ordinary requests of all clients share a few pipelined connections for each shard, worker, database
+//! and protocol: a reply then never needs translating, and SELECT is part of the connection. How many
+//! (usually one) is the pool's `connections`; a client always goes on the same one, so that its
+//! requests keep their order.
 
 /// The protocol a client negotiated with HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -15,5 +17,6 @@ pub(crate) enum Protocol {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct LaneKey {
     pub(crate) database: u16,
+    pub(crate) index: u16,
     pub(crate) protocol: Protocol,
 }

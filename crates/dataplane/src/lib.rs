@@ -1,8 +1,9 @@
 //! The request path of the Shoal proxy: share-nothing workers between Redis clients and masters.
 //!
 //! ```text
-//! error hash ← resp command ring ← snapshot ← lane route coalesce inflight ← client backend ← worker
-//!                                                                   reactor ↗        worker ← plane
+//! error endpoint hash ← resp command ring lane ← pool eject ← snapshot ← route coalesce inflight
+//!                                        route coalesce inflight reactor ← client backend ← worker
+//!                                                                              worker socket ← plane
 //! ```
 //! A module uses what stands left of it. `client` and `backend` never see each other: the worker
 //! brings requests from one to the other and replies back. `docs/architecture/life-of-a-request.md`
@@ -13,15 +14,19 @@ mod buffer;
 mod client;
 mod coalesce;
 pub mod command;
+pub mod eject;
+pub mod endpoint;
 pub mod error;
 pub mod hash;
 mod inflight;
 mod lane;
 pub mod plane;
+pub mod pool;
 mod reactor;
 pub mod resp;
 pub mod ring;
 mod route;
 pub mod snapshot;
+mod socket;
 mod stats;
 mod worker;

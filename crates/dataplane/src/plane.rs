@@ -3,38 +3,32 @@
 //! Nothing here is on the path of a request. A snapshot is whole: every shard of every pool, with one
 //! epoch that only grows; each worker takes it between two rounds and then shows that epoch.
 
-use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
-
+use crate::endpoint::Endpoint;
 use crate::error::PlaneError;
+use crate::pool::{Pool, PoolConfig};
 use crate::reactor::Waker;
-use crate::snapshot::{Lease, Nanos, Pool, PoolConfig, Route, Snapshot, build_pools};
+use crate::snapshot::{Nanos, RouteSpec, Snapshot};
+use crate::socket::{self, failed};
 use crate::stats::{PoolTotals, ShardTotals, WorkerStats};
-use crate::worker::{Listener, Mailbox, Setup, Worker, boot_nanos};
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
-
-/// Where a shard's requests go, and until when writes may.
-#[derive(Debug, Clone, Copy)]
-pub struct RouteSpec {
-    pub endpoint: Option<SocketAddr>,
-    /// `CLOCK_BOOTTIME`; 0 is no lease.
-    pub lease_until: Nanos,
-}
+use crate::worker::{Mailbox, Setup, Worker, boot_nanos};
 
 /// The state and the counters of one shard, over all workers.
 #[derive(Debug, Clone)]
 pub struct ShardStats {
     pub name: String,
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Endpoint>,
+    /// The sentinels do not say where it is: the configuration does.
+    pub fixed: bool,
     pub totals: ShardTotals,
-    /// Why the connection to the master was last lost or not made; empty while it is up.
+    /// When it was last ejected, microseconds of the wall clock; 0 is never.
+    pub ejected_at: u64,
+    /// Why the connection to the server was last lost or not made; empty while it is up.
     pub last_error: String,
 }
 
@@ -43,78 +37,85 @@ pub struct ShardStats {
 pub struct PoolStats {
     pub name: String,
     pub totals: PoolTotals,
+    /// How often a server was ejected.
+    pub ejections: u64,
     pub shards: Vec<ShardStats>,
 }
 
 /// Workers, and the state they serve.
 pub struct Plane {
-    pools: Arc<[Pool]>,
     current: Mutex<Arc<Snapshot>>,
     mailboxes: Vec<Arc<Mailbox>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    workers: usize,
 }
 
 impl Plane {
     /// Checks the configuration and builds the rings; nothing is bound yet.
     pub fn new(configs: Vec<PoolConfig>, workers: usize) -> Result<Self, PlaneError> {
-        check(&configs, workers)?;
-        let pools = build_pools(configs);
-        let shards = pools.iter().map(|pool| pool.shards.len()).sum();
+        check(&configs)?;
+        if workers == 0 {
+            let error = "there must be at least one worker".to_owned();
+            return Err(PlaneError::Config(error));
+        }
         let mailboxes = (0..workers)
             .map(|_| {
-                let waker = Waker::new().map_err(|source| failed("eventfd", source))?;
-                let stats = WorkerStats::new(shards, pools.len());
+                let waker = Waker::new().map_err(|source| failed("eventfd".into(), source))?;
+                let stats = WorkerStats::default();
                 Ok(Arc::new(Mailbox::new(Arc::new(waker), stats)))
             })
             .collect::<Result<_, PlaneError>>()?;
         Ok(Self {
-            current: Mutex::new(Arc::new(Snapshot::initial(pools.clone()))),
-            pools,
+            current: Mutex::new(Arc::new(Snapshot::initial(configs, workers))),
             mailboxes,
             threads: Mutex::default(),
-            workers,
         })
     }
 
     /// Binds every pool and starts the workers; until a snapshot comes, requests are held.
     pub fn start(&self) -> Result<(), PlaneError> {
-        let mut listeners: Vec<Vec<Listener>> = (0..self.workers).map(|_| Vec::new()).collect();
-        for (index, pool) in self.pools.iter().enumerate() {
-            let address = pool.config.listen.parse::<SocketAddr>().map_err(|_| {
-                PlaneError::Config(format!("listen \"{}\" is not IP:PORT", pool.config.listen))
-            })?;
-            // SO_REUSEPORT would share the port with whoever has it: a plain bind finds that out.
-            drop(bind(address, false)?);
-            for listeners in &mut listeners {
-                listeners.push(Listener {
-                    socket: bind(address, true)?,
-                    pool: index as u16,
-                });
-            }
-        }
-        let clients: Arc<[AtomicUsize]> = self.pools.iter().map(|_| AtomicUsize::new(0)).collect();
+        let current = self.current();
+        self.post(&current, self.bind(&current, |_| true)?);
         let next_client_id = Arc::new(AtomicU64::new(1));
         let mut threads = self.threads();
-        for (index, (mailbox, listeners)) in self.mailboxes.iter().zip(listeners).enumerate() {
+        for (number, mailbox) in self.mailboxes.iter().enumerate() {
             let worker = Worker::new(Setup {
                 mailbox: mailbox.clone(),
-                snapshot: self.current().clone(),
-                listeners,
-                clients: clients.clone(),
+                number,
+                workers: self.workers(),
                 next_client_id: next_client_id.clone(),
-                workers: self.workers,
             })
-            .map_err(|source| failed("epoll", source))?;
+            .map_err(|source| failed("epoll".into(), source))?;
             mailbox.stats.last_round.set(boot_nanos());
             let thread = std::thread::Builder::new()
-                .name(format!("shoal-worker-{index}"))
+                .name(format!("shoal-worker-{number}"))
                 // A worker whose poller fails ends; its age then grows and the proxy is unhealthy.
                 .spawn(move || drop(worker.run()))
-                .map_err(|source| failed("thread", source))?;
+                .map_err(|source| failed("thread".into(), source))?;
             threads.push(thread);
         }
         Ok(())
+    }
+
+    /// The listeners, by worker, of those pools for which `wanted` says so.
+    fn bind(
+        &self,
+        snapshot: &Snapshot,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<(usize, OwnedFd)>>, PlaneError> {
+        let mut listeners: Vec<Vec<_>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        for &id in snapshot.order.iter().filter(|&&id| wanted(id)) {
+            let bound = socket::listen(&snapshot.pools[id].config, self.workers())?;
+            for (listeners, socket) in listeners.iter_mut().zip(bound) {
+                listeners.push((id, socket));
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn post(&self, snapshot: &Arc<Snapshot>, listeners: Vec<Vec<(usize, OwnedFd)>>) {
+        for (mailbox, listeners) in self.mailboxes.iter().zip(listeners) {
+            mailbox.post(snapshot.clone(), listeners);
+        }
     }
 
     /// Makes the routes (of every shard of every pool, in order) the state to serve.
@@ -123,39 +124,47 @@ impl Plane {
     /// yet; a shard whose endpoint changes loses its old one.
     pub fn apply(&self, epoch: u64, routes: &[RouteSpec]) -> Result<(), PlaneError> {
         let mut current = self.current();
-        if epoch <= current.epoch {
-            return Err(PlaneError::Snapshot(format!(
-                "epoch {epoch} is not above {}",
-                current.epoch
-            )));
-        }
-        if routes.len() != current.routes.len() {
-            return Err(PlaneError::Snapshot(format!(
-                "{} routes for {} shards",
-                routes.len(),
-                current.routes.len()
-            )));
-        }
-        for (old, new) in current.routes.iter().zip(routes) {
-            let same = old.endpoint == new.endpoint;
-            old.lease.set(if same { new.lease_until } else { 0 });
-        }
-        let snapshot = Arc::new(Snapshot {
-            epoch,
-            pools: self.pools.clone(),
-            routes: routes
-                .iter()
-                .map(|route| Route {
-                    endpoint: route.endpoint,
-                    lease: Lease::new(route.lease_until),
-                })
-                .collect(),
-        });
-        *current = snapshot.clone();
-        for mailbox in &self.mailboxes {
-            mailbox.post(snapshot.clone());
-        }
+        fits(&current, &current, epoch, routes)?;
+        let next = current.routed(epoch, routes);
+        let listeners = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        self.replace(&mut current, next, listeners);
         Ok(())
+    }
+
+    /// Makes these pools with these routes the state to serve. Pools are known by their names, shards by
+    /// their names in their pools: what stays keeps its clients, connections and counters. A pool that
+    /// listens elsewhere does so before this returns; if that fails, nothing has changed.
+    pub fn reload(
+        &self,
+        configs: Vec<PoolConfig>,
+        epoch: u64,
+        routes: &[RouteSpec],
+    ) -> Result<(), PlaneError> {
+        check(&configs)?;
+        let mut current = self.current();
+        let pools = current.reconfigured(epoch, configs);
+        fits(&current, &pools, epoch, routes)?;
+        let listeners = self.bind(&pools, |id| match current.pools.get(id) {
+            Some(before) => before.leaving || before.config.listen != pools.pools[id].config.listen,
+            None => true,
+        })?;
+        let next = pools.routed(epoch, routes);
+        self.replace(&mut current, next, listeners);
+        Ok(())
+    }
+
+    fn replace(
+        &self,
+        current: &mut Arc<Snapshot>,
+        next: Snapshot,
+        listeners: Vec<Vec<(usize, OwnedFd)>>,
+    ) {
+        for (old, new) in current.routes.iter().zip(&next.routes) {
+            let same = old.endpoint == new.endpoint;
+            old.lease.set(if same { new.lease.until() } else { 0 });
+        }
+        *current = Arc::new(next);
+        self.post(current, listeners);
     }
 
     /// The epoch that every worker has reached.
@@ -185,12 +194,13 @@ impl Plane {
         Ok(())
     }
 
-    /// The place of a shard in the routes.
-    pub fn shard_index(&self, pool: &str, shard: &str) -> Option<usize> {
-        let pool = self.pools.iter().find(|each| each.config.name == pool)?;
-        let mut names = pool.config.shards.iter();
-        let at = names.position(|(name, _)| name == shard)?;
-        Some(pool.shards.start + at)
+    /// The id of a shard, for [`Self::renew`].
+    pub fn shard_id(&self, pool: &str, shard: &str) -> Option<usize> {
+        let current = self.current();
+        let named = |id: &&usize| current.pools[**id].config.name == pool;
+        let pool = &current.pools[*current.order.iter().find(named)?];
+        let mut ids = pool.shards.iter().copied();
+        ids.find(|&id| current.shard_name(id) == shard)
     }
 
     /// How long ago each worker finished a round.
@@ -204,50 +214,14 @@ impl Plane {
     }
 
     pub fn workers(&self) -> usize {
-        self.workers
+        self.mailboxes.len()
     }
 
     /// Counters of every pool and shard, added up over the workers.
     pub fn stats(&self) -> Vec<PoolStats> {
         let current = self.current().clone();
-        self.pools
-            .iter()
-            .enumerate()
-            .map(|(index, pool)| {
-                let mut totals = PoolTotals::default();
-                for mailbox in &self.mailboxes {
-                    mailbox.stats.pools[index].add_to(&mut totals);
-                }
-                let names = pool.config.shards.iter().map(|(name, _)| name);
-                let shards = pool.shards.clone().zip(names);
-                PoolStats {
-                    name: pool.config.name.clone(),
-                    totals,
-                    shards: shards
-                        .map(|(shard, name)| self.shard_stats(&current, shard, name))
-                        .collect(),
-                }
-            })
-            .collect()
-    }
-
-    fn shard_stats(&self, current: &Snapshot, shard: usize, name: &str) -> ShardStats {
-        let mut totals = ShardTotals::default();
-        let mut last_error = String::new();
-        for mailbox in &self.mailboxes {
-            mailbox.stats.shards[shard].add_to(&mut totals);
-            if let Ok(error) = mailbox.stats.errors[shard].lock()
-                && !error.is_empty()
-            {
-                last_error.clone_from(&error);
-            }
-        }
-        ShardStats {
-            name: name.to_owned(),
-            endpoint: current.routes[shard].endpoint,
-            totals,
-            last_error,
-        }
+        let pools = current.order.iter().map(|&id| &current.pools[id]);
+        pools.map(|pool| pool_stats(&current, pool)).collect()
     }
 
     /// Stops listening, lets what is unanswered finish for up to `drain`, and ends the workers.
@@ -273,100 +247,98 @@ impl Plane {
         ended
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Arc<Snapshot>> {
+    fn current(&self) -> MutexGuard<'_, Arc<Snapshot>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn threads(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn check(configs: &[PoolConfig], workers: usize) -> Result<(), PlaneError> {
-    if workers == 0 {
-        return Err(PlaneError::Config(
-            "there must be at least one worker".into(),
-        ));
+fn pool_stats(current: &Snapshot, pool: &Pool) -> PoolStats {
+    let mut totals = PoolTotals::default();
+    for counters in &pool.face.counters {
+        counters.add_to(&mut totals);
     }
-    for config in configs {
-        if config.shards.is_empty() {
-            let name = &config.name;
-            return Err(PlaneError::Config(format!("pool \"{name}\" has no shards")));
-        }
-        if config.shards.iter().all(|&(_, weight)| weight == 0) {
-            let name = &config.name;
-            let error = format!("pool \"{name}\": no shard has a weight");
-            return Err(PlaneError::Config(error));
-        }
-        if config.max_inflight == 0 {
-            let name = &config.name;
-            let error = format!("pool \"{name}\": max_inflight must be at least 1");
+    let shards = pool.shards.iter();
+    PoolStats {
+        name: pool.config.name.clone(),
+        totals,
+        ejections: pool.face.ejections.load(Relaxed),
+        shards: shards.map(|&id| shard_stats(current, id)).collect(),
+    }
+}
+
+fn shard_stats(current: &Snapshot, id: usize) -> ShardStats {
+    let route = &current.routes[id];
+    let mut totals = ShardTotals::default();
+    for counters in &route.face.counters {
+        counters.add_to(&mut totals);
+    }
+    let errors = route.face.errors.iter();
+    let last_error = errors
+        .filter_map(|error| error.lock().ok())
+        .rfind(|error| !error.is_empty())
+        .map_or_else(String::new, |error| error.clone());
+    ShardStats {
+        name: route.face.name.clone(),
+        endpoint: route.endpoint.clone(),
+        fixed: current.pool_of(id).config.is_fixed(),
+        totals,
+        ejected_at: route.face.ejected_at.load(Relaxed),
+        last_error,
+    }
+}
+
+fn check(configs: &[PoolConfig]) -> Result<(), PlaneError> {
+    for (at, config) in configs.iter().enumerate() {
+        config.check()?;
+        if configs[..at].iter().any(|other| other.name == config.name) {
+            let error = format!("there are two pools \"{}\"", config.name);
             return Err(PlaneError::Config(error));
         }
     }
     Ok(())
 }
 
-fn failed(doing: &str, source: std::io::Error) -> PlaneError {
-    PlaneError::Io {
-        doing: doing.to_owned(),
-        source,
+/// Refuses a snapshot that is no later one, or whose routes are not those of its pools.
+fn fits(
+    current: &Snapshot,
+    pools: &Snapshot,
+    epoch: u64,
+    routes: &[RouteSpec],
+) -> Result<(), PlaneError> {
+    let before = current.epoch;
+    if epoch <= before {
+        let error = format!("epoch {epoch} is not above {before}");
+        return Err(PlaneError::Snapshot(error));
     }
-}
-
-fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, PlaneError> {
-    let listen = || -> std::io::Result<TcpListener> {
-        let kind = Type::STREAM.nonblocking().cloexec();
-        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    listen().map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => PlaneError::PortInUse {
-            listen: address.to_string(),
-        },
-        _ => failed(&format!("listen on {address}"), source),
-    })
+    let (shards, count) = (pools.shard_ids().count(), routes.len());
+    if count != shards {
+        let error = format!("{count} routes for {shards} shards");
+        return Err(PlaneError::Snapshot(error));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::{Plane, PoolConfig, RouteSpec};
-    use crate::hash::HashKind;
-    use crate::ring::Distribution;
     use crate::snapshot::NO_LEASE_NEEDED;
 
     fn config(weight: u32) -> PoolConfig {
-        PoolConfig {
-            name: "p".into(),
-            listen: "127.0.0.1:0".into(),
-            shards: vec![("a".into(), weight)],
-            hash: HashKind::Fnv1a64,
-            distribution: Distribution::Ketama,
-            hash_tag: None,
-            password: None,
-            backend_password: None,
-            hold_timeout: Duration::ZERO,
-            hold_bytes: 0,
-            timeout: Duration::ZERO,
-            client_connections: 0,
-            max_inflight: 1,
-        }
+        PoolConfig::new("p", "127.0.0.1:0", vec![("a".into(), weight)])
     }
 
     #[test]
     fn a_lease_that_a_snapshot_ends_has_ended_in_the_one_before() {
         let plane = Plane::new(vec![config(1)], 1).expect("a valid configuration");
         let mut route = RouteSpec {
-            endpoint: Some(([127, 0, 0, 1], 1).into()),
+            endpoint: "127.0.0.1:1".parse().ok(),
             lease_until: NO_LEASE_NEEDED,
         };
-        plane.apply(1, &[route]).expect("a first snapshot");
+        plane.apply(1, &[route.clone()]).expect("a first snapshot");
         let before = plane.current().clone();
         route.lease_until = 0;
         plane.apply(2, &[route]).expect("a second snapshot");

@@ -2,7 +2,7 @@
 
 use crate::command::{Command, KeyError, Merge, RouteKind};
 use crate::resp::Span;
-use crate::snapshot::Pool;
+use crate::pool::Router;
 
 /// Where a request goes; shards are indices into the snapshot's routes.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum Target {
     Crosses([(u32, usize); 2]),
     /// No key at all, for a command that usually has one.
     NoKey,
+    /// Every shard is ejected.
+    NoShard,
 }
 
 /// How a request is cut.
@@ -31,7 +33,7 @@ pub(crate) struct Plan {
 ///
 /// `keys` is scratch space and holds the positions of the keys afterwards.
 pub(crate) fn target(
-    pool: &Pool,
+    router: &Router,
     command: &Command,
     frame: &[u8],
     args: &[Span],
@@ -39,31 +41,31 @@ pub(crate) fn target(
 ) -> Result<Target, KeyError> {
     keys.clear();
     command.key_positions(frame, args, keys)?;
-    let mut shards = keys
-        .iter()
-        .map(|&at| pool.shard_of(argument(frame, args, at as usize)));
-    let Some(first) = shards.next() else {
+    let Some(&head) = keys.first() else {
         return Ok(Target::NoKey);
     };
-    let Some(other) = shards.position(|shard| shard != first) else {
+    let owner = |at: u32| router.shard_of(argument(frame, args, at as usize));
+    let Some(first) = owner(head) else {
+        return Ok(Target::NoShard);
+    };
+    let mut others = keys[1..].iter().filter_map(|&at| Some((at, owner(at)?)));
+    let Some(other) = others.find(|&(_, shard)| shard != first) else {
         return Ok(Target::Shard(first));
     };
-    let other = keys[other + 1];
     match command.route {
-        RouteKind::Split(merge) => Ok(Target::Split(cut(pool, frame, args, keys, merge))),
-        _ => Ok(Target::Crosses([
-            (keys[0], first),
-            (other, pool.shard_of(argument(frame, args, other as usize))),
-        ])),
+        RouteKind::Split(merge) => {
+            let owners = keys.iter().filter_map(|&at| owner(at));
+            Ok(Target::Split(cut(owners, merge)))
+        }
+        _ => Ok(Target::Crosses([(head, first), other])),
     }
 }
 
-fn cut(pool: &Pool, frame: &[u8], args: &[Span], keys: &[u32], merge: Merge) -> Plan {
+/// The plan for keys with these owners.
+fn cut(owners: impl Iterator<Item = usize>, merge: Merge) -> Plan {
     let mut shards: Vec<usize> = Vec::new();
-    let order = keys
-        .iter()
-        .map(|&at| {
-            let shard = pool.shard_of(argument(frame, args, at as usize));
+    let order = owners
+        .map(|shard| {
             let part = shards.iter().position(|&known| known == shard);
             part.unwrap_or_else(|| {
                 shards.push(shard);

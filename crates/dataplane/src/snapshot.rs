@@ -1,21 +1,25 @@
-//! The immutable routing state: pools with their rings, and for every shard its master and lease.
+//! The immutable routing state: pools with their rings, and for every shard its server and lease.
 //!
 //! A snapshot is swapped whole between two rounds of a worker and has one epoch. The only thing in
 //! it that changes is the lease of a route, a deadline that the control plane extends or ends many
 //! times a second: it is an atomic inside the snapshot it was given for, so that a worker that has
 //! not yet taken a newer snapshot can never use a lease that belongs to another master.
+//!
+//! Pools and shards have ids that stay theirs over all snapshots, because workers keep what they know
+//! of them by id. What a reload removes keeps its place, marked as leaving, and gets it back when its
+//! name comes back.
 
-use std::net::SocketAddr;
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use crate::hash::{HashKind, HashTag};
-use crate::ring::{Distribution, Ring};
+use crate::endpoint::Endpoint;
+use crate::pool::{Pool, PoolConfig, PoolFace};
+use crate::stats::ShardCounters;
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.
 pub type Nanos = u64;
+
+pub(crate) const NANOS_A_MILLI: Nanos = 1_000_000;
 
 /// A lease that never ends, for pools that need none.
 pub const NO_LEASE_NEEDED: Nanos = i64::MAX as Nanos;
@@ -23,56 +27,7 @@ pub const NO_LEASE_NEEDED: Nanos = i64::MAX as Nanos;
 /// Databases that a client may select; bounds the lanes of a shard.
 pub const DATABASES: u16 = 16;
 
-/// What a pool is made of; never changes while a plane runs.
-#[derive(Debug, Clone)]
-pub struct PoolConfig {
-    pub name: String,
-    /// `host:port` with a numeric host.
-    pub listen: String,
-    /// Name and weight of each shard, in ring order.
-    pub shards: Vec<(String, u32)>,
-    pub hash: HashKind,
-    pub distribution: Distribution,
-    pub hash_tag: Option<HashTag>,
-    /// What clients must send with AUTH.
-    pub password: Option<String>,
-    /// What Shoal sends to the masters.
-    pub backend_password: Option<String>,
-    /// How long a request may be held while its shard has no master.
-    pub hold_timeout: Duration,
-    /// Bytes that held requests may take in the whole process.
-    pub hold_bytes: usize,
-    /// How long a request may wait for its answer, counted from its write; zero is off.
-    pub timeout: Duration,
-    /// Clients of the pool in the whole process; zero is no limit.
-    pub client_connections: usize,
-    /// Unanswered requests that one client may have while others are active.
-    pub max_inflight: usize,
-}
-
-/// A pool as the workers see it.
-pub(crate) struct Pool {
-    pub(crate) config: PoolConfig,
-    pub(crate) ring: Ring,
-    /// Where the pool's shards stand in `Snapshot::routes`.
-    pub(crate) shards: Range<usize>,
-}
-
-impl Pool {
-    /// The index in `Snapshot::routes` of the shard that owns `key`.
-    pub(crate) fn shard_of(&self, key: &[u8]) -> usize {
-        if self.shards.len() == 1 {
-            return self.shards.start;
-        }
-        let tagged = match &self.config.hash_tag {
-            Some(tag) => tag.part(key),
-            None => key,
-        };
-        self.shards.start + self.ring.shard(self.config.hash.hash(tagged))
-    }
-}
-
-/// The right to write to a route's master, as a deadline.
+/// The right to write to a route's server, as a deadline.
 pub(crate) struct Lease(AtomicU64);
 
 impl Lease {
@@ -90,66 +45,200 @@ impl Lease {
     }
 }
 
+/// What is known of a shard by its name, for as long as the process lives.
+pub(crate) struct ShardFace {
+    pub(crate) name: String,
+    pub(crate) pool: usize,
+    /// By worker.
+    pub(crate) counters: Box<[Arc<ShardCounters>]>,
+    /// When it was last ejected, microseconds of the wall clock; zero is never.
+    pub(crate) ejected_at: AtomicU64,
+    /// Why the connection was last lost or not made, by worker; empty while it is up.
+    pub(crate) errors: Box<[Mutex<String>]>,
+}
+
 /// Where a shard's requests go.
 pub(crate) struct Route {
-    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) face: Arc<ShardFace>,
+    pub(crate) endpoint: Option<Endpoint>,
     pub(crate) lease: Lease,
+    /// No key belongs to it any more.
+    pub(crate) leaving: bool,
+}
+
+/// Where a shard's requests go, and until when writes may.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    pub endpoint: Option<Endpoint>,
+    /// `CLOCK_BOOTTIME`; 0 is no lease.
+    pub lease_until: Nanos,
 }
 
 /// One state of the whole plane.
 pub(crate) struct Snapshot {
     pub(crate) epoch: u64,
-    pub(crate) pools: Arc<[Pool]>,
+    /// By id.
+    pub(crate) pools: Vec<Arc<Pool>>,
+    /// By the shards' ids.
     pub(crate) routes: Vec<Route>,
+    /// The ids of the configured pools, in the order of the configuration.
+    pub(crate) order: Vec<usize>,
+    workers: usize,
 }
 
 impl Snapshot {
     /// The state before the control plane has said anything: every request is held.
-    pub(crate) fn initial(pools: Arc<[Pool]>) -> Self {
-        let shards = pools.iter().map(|pool| pool.shards.len()).sum();
-        let routes = (0..shards)
-            .map(|_| Route {
-                endpoint: None,
-                lease: Lease::new(0),
-            })
-            .collect();
-        Self {
+    pub(crate) fn initial(configs: Vec<PoolConfig>, workers: usize) -> Self {
+        let nothing = Self {
             epoch: 0,
-            pools,
-            routes,
-        }
+            pools: Vec::new(),
+            routes: Vec::new(),
+            order: Vec::new(),
+            workers,
+        };
+        nothing.reconfigured(0, configs)
     }
 
-    /// The pool and the name of a shard.
+    /// These pools in place of the ones there are. Shards that stay keep their route and its lease.
+    pub(crate) fn reconfigured(&self, epoch: u64, configs: Vec<PoolConfig>) -> Self {
+        let mut next = Self {
+            epoch,
+            pools: self.pools.iter().map(|pool| Arc::new(pool.left())).collect(),
+            routes: self.routes.iter().map(Route::left).collect(),
+            order: Vec::new(),
+            workers: self.workers,
+        };
+        for config in configs {
+            next.place(config);
+        }
+        next
+    }
+
+    fn place(&mut self, config: PoolConfig) {
+        let named = |pool: &Arc<Pool>| pool.config.name == config.name;
+        let id = self.pools.iter().position(named);
+        let face = match id {
+            Some(id) => self.pools[id].face.clone(),
+            None => Arc::new(PoolFace::new(self.workers)),
+        };
+        let id = id.unwrap_or(self.pools.len());
+        let names = config.shards.iter();
+        let shards = names.map(|(name, _)| self.place_shard(id, name)).collect();
+        let pool = Arc::new(Pool::new(config, face, shards));
+        if id == self.pools.len() {
+            self.pools.push(pool);
+        } else {
+            self.pools[id] = pool;
+        }
+        self.order.push(id);
+    }
+
+    fn place_shard(&mut self, pool: usize, name: &str) -> usize {
+        let known = |route: &Route| route.face.pool == pool && route.face.name == name;
+        if let Some(id) = self.routes.iter().position(known) {
+            self.routes[id].leaving = false;
+            return id;
+        }
+        self.routes.push(Route {
+            face: Arc::new(ShardFace {
+                name: name.to_owned(),
+                pool,
+                counters: (0..self.workers).map(|_| Arc::default()).collect(),
+                ejected_at: AtomicU64::new(0),
+                errors: (0..self.workers).map(|_| Mutex::default()).collect(),
+            }),
+            endpoint: None,
+            lease: Lease::new(0),
+            leaving: false,
+        });
+        self.routes.len() - 1
+    }
+
+    /// The same pools with these routes, which are those of every shard of every pool, in order.
+    pub(crate) fn routed(&self, epoch: u64, specs: &[RouteSpec]) -> Self {
+        let mut next = Self {
+            epoch,
+            pools: self.pools.clone(),
+            routes: self.routes.iter().map(Route::again).collect(),
+            order: self.order.clone(),
+            workers: self.workers,
+        };
+        for (id, spec) in self.shard_ids().zip(specs) {
+            next.routes[id].endpoint.clone_from(&spec.endpoint);
+            next.routes[id].lease = Lease::new(spec.lease_until);
+        }
+        next
+    }
+
+    /// The ids of every shard of every configured pool, in the order of the configuration.
+    pub(crate) fn shard_ids(&self) -> impl Iterator<Item = usize> {
+        let pools = self.order.iter().map(|&pool| &self.pools[pool]);
+        pools.flat_map(|pool| pool.shards.iter().copied())
+    }
+
     pub(crate) fn shard_name(&self, shard: usize) -> &str {
-        self.pools
-            .iter()
-            .find(|pool| pool.shards.contains(&shard))
-            .map_or("?", |pool| &pool.config.shards[shard - pool.shards.start].0)
+        &self.routes[shard].face.name
     }
 
     pub(crate) fn pool_of(&self, shard: usize) -> &Pool {
-        self.pools
-            .iter()
-            .find(|pool| pool.shards.contains(&shard))
-            .expect("every shard belongs to a pool")
+        &self.pools[self.routes[shard].face.pool]
     }
 }
 
-/// Builds the rings of the pools and lays their shards out one behind the other.
-pub(crate) fn build_pools(configs: Vec<PoolConfig>) -> Arc<[Pool]> {
-    let mut next = 0;
-    configs
-        .into_iter()
-        .map(|config| {
-            let ring = Ring::build(config.distribution, &config.shards);
-            let shards = next..next + config.shards.len();
-            next = shards.end;
-            Pool {
-                config,
-                ring,
-                shards,
-            }
-        })
-        .collect()
+impl Route {
+    fn again(&self) -> Self {
+        Self {
+            face: self.face.clone(),
+            endpoint: self.endpoint.clone(),
+            lease: Lease::new(self.lease.until()),
+            leaving: self.leaving,
+        }
+    }
+
+    fn left(&self) -> Self {
+        Self {
+            leaving: true,
+            ..self.again()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PoolConfig, RouteSpec, Snapshot};
+
+    fn pool(name: &str, shards: &[&str]) -> PoolConfig {
+        let shards = shards.iter().map(|&shard| (shard.to_owned(), 1)).collect();
+        PoolConfig::new(name, "127.0.0.1:0", shards)
+    }
+
+    fn ids(snapshot: &Snapshot) -> Vec<usize> {
+        snapshot.shard_ids().collect()
+    }
+
+    #[test]
+    fn what_stays_keeps_its_id_its_route_and_its_lease() {
+        let first = Snapshot::initial(vec![pool("p", &["a", "b"])], 1);
+        let specs = [7, 8].map(|lease_until| RouteSpec {
+            endpoint: "127.0.0.1:6379".parse().ok(),
+            lease_until,
+        });
+        let routed = first.routed(1, &specs);
+        let next = routed.reconfigured(2, vec![pool("q", &["a"]), pool("p", &["c", "b"])]);
+        assert_eq!(ids(&next), [2, 3, 1]);
+        assert_eq!(next.routes[1].lease.until(), 8);
+        assert!(next.routes[1].endpoint.is_some());
+        assert!(next.routes[0].leaving);
+        assert!(!next.routes[1].leaving);
+    }
+
+    #[test]
+    fn what_comes_back_gets_its_place_back() {
+        let first = Snapshot::initial(vec![pool("p", &["a"]), pool("q", &["a"])], 1);
+        let without = first.reconfigured(1, vec![pool("p", &["a"])]);
+        assert!(without.pools[1].leaving && without.routes[1].leaving);
+        let again = without.reconfigured(2, vec![pool("q", &["a"])]);
+        assert_eq!(ids(&again), [1]);
+        assert_eq!((again.pools.len(), again.routes.len()), (2, 2));
+    }
 }

@@ -3,7 +3,6 @@
 //! Every counter has one writer, its worker, and is read by the control plane; so an update is a
 //! plain load and store, without a locked instruction.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number with one writer.
@@ -73,6 +72,20 @@ counters! {
         timeouts,
         /// Connections to the master that were lost or could not be made.
         connection_errors,
+        /// Of these, closed by the server.
+        closed,
+        /// Of these, broken or refused.
+        broken,
+        /// Of these, not open in time; and times that a server that is open answered nothing in time.
+        timed_out,
+        /// Connections open now.
+        connections,
+        /// Requests not yet written to the server now.
+        queued,
+        queued_bytes,
+        /// Requests written to the server and not answered now.
+        unanswered,
+        unanswered_bytes,
         /// Requests waiting for a master now.
         held_requests,
         /// Bytes they take now.
@@ -96,37 +109,23 @@ counters! {
         protocol_errors,
         /// Clients closed because they did not read their replies.
         overflowed,
+        /// Clients that left.
+        left,
+        /// Clients lost to an error of their connection or of their protocol.
+        lost,
+        /// Requests that no server could take.
+        unforwarded,
+        /// Parts of requests that went to several shards.
+        fragments,
     }
 }
 
-/// All that one worker publishes.
+/// What one worker publishes of itself.
 #[derive(Default)]
 pub(crate) struct WorkerStats {
-    pub(crate) shards: Vec<ShardCounters>,
-    pub(crate) pools: Vec<PoolCounters>,
-    /// The last connection error of each shard.
-    pub(crate) errors: Vec<Mutex<String>>,
     /// The epoch of the snapshot in use.
     pub(crate) epoch: Counter,
     /// When the last round ended, nanoseconds of `CLOCK_BOOTTIME`.
     pub(crate) last_round: Counter,
     pub(crate) rounds: Counter,
-}
-
-impl WorkerStats {
-    pub(crate) fn new(shards: usize, pools: usize) -> Self {
-        Self {
-            shards: (0..shards).map(|_| ShardCounters::default()).collect(),
-            pools: (0..pools).map(|_| PoolCounters::default()).collect(),
-            errors: (0..shards).map(|_| Mutex::default()).collect(),
-            ..Self::default()
-        }
-    }
-
-    pub(crate) fn note_error(&self, shard: usize, error: &str) {
-        if let Ok(mut last) = self.errors[shard].lock() {
-            last.clear();
-            last.push_str(error);
-        }
-    }
 }

@@ -6,7 +6,8 @@
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
 //! needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
-//! has no master, `lanes` opens and loses backends, `flush` writes. Called by `plane`.
+//! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
+//! `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod dispatch;
@@ -14,26 +15,29 @@ mod flush;
 mod hold;
 mod lanes;
 mod local;
+mod losses;
+mod publish;
 mod refusals;
+mod renew;
 mod replies;
 mod requests;
 mod shard;
 
 use std::collections::VecDeque;
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use crate::backend::Backend;
 use crate::client::Client;
-use crate::reactor::{Events, Handle, ID_MASK, Interest, Reactor, Ready, Token, Waker};
+use crate::pool::Router;
+use crate::reactor::{Events, Handle, ID_MASK, Reactor, Ready, Token, Waker};
 use crate::resp::Span;
 use crate::snapshot::{Nanos, Snapshot};
-use crate::stats::WorkerStats;
+use crate::stats::{PoolCounters, WorkerStats};
 use shard::Shard;
 
 /// Bytes read from a socket at once.
@@ -47,10 +51,18 @@ const BUSY_WAIT_MS: u64 = 5;
 pub(crate) struct Mailbox {
     pub(crate) waker: Arc<Waker>,
     pub(crate) stats: WorkerStats,
-    /// A newer snapshot than the one in use.
-    next: Mutex<Option<Arc<Snapshot>>>,
+    /// What the worker has not taken over yet.
+    next: Mutex<News>,
     has_next: AtomicBool,
     stopping: AtomicBool,
+}
+
+/// A newer snapshot than the one in use, and the listeners of pools that listen anew.
+#[derive(Default)]
+pub(crate) struct News {
+    snapshot: Option<Arc<Snapshot>>,
+    /// With the pool's id.
+    listeners: Vec<(usize, OwnedFd)>,
 }
 
 impl Mailbox {
@@ -58,17 +70,18 @@ impl Mailbox {
         Self {
             waker,
             stats,
-            next: Mutex::new(None),
+            next: Mutex::default(),
             has_next: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
 
-    /// Gives the worker a snapshot for its next round.
-    pub(crate) fn post(&self, snapshot: Arc<Snapshot>) {
-        if let Ok(mut next) = self.next.lock() {
-            *next = Some(snapshot);
-        }
+    /// Gives the worker a snapshot for its next round, and new listeners with it.
+    pub(crate) fn post(&self, snapshot: Arc<Snapshot>, listeners: Vec<(usize, OwnedFd)>) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.snapshot = Some(snapshot);
+        next.listeners.extend(listeners);
+        drop(next);
         self.has_next.store(true, Ordering::Release);
         self.waker.wake();
     }
@@ -79,29 +92,33 @@ impl Mailbox {
         self.waker.wake();
     }
 
-    fn take(&self) -> Option<Arc<Snapshot>> {
+    fn take(&self) -> Option<News> {
         if !self.has_next.swap(false, Ordering::AcqRel) {
             return None;
         }
-        self.next.lock().ok()?.take()
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::mem::take(&mut next))
     }
-}
-
-/// A listening socket of the worker and the pool it serves.
-pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
-    pub(crate) pool: u16,
 }
 
 /// What a worker is made of.
 pub(crate) struct Setup {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) listeners: Vec<Listener>,
-    /// Clients of each pool over all workers.
-    pub(crate) clients: Arc<[AtomicUsize]>,
-    pub(crate) next_client_id: Arc<AtomicU64>,
+    /// Which of the workers it is.
+    pub(crate) number: usize,
     pub(crate) workers: usize,
+    pub(crate) next_client_id: Arc<AtomicU64>,
+}
+
+/// A pool as one worker sees it.
+struct PoolState {
+    /// From keys to the shards that are not ejected.
+    router: Arc<Router>,
+    /// Of the ejector that the router is from.
+    ejections: u64,
+    counters: Arc<PoolCounters>,
+    held_bytes: usize,
+    listener: Option<OwnedFd>,
 }
 
 /// The worker's clocks, read once a round.
@@ -129,25 +146,35 @@ pub(crate) fn boot_nanos() -> Nanos {
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
 }
 
+/// Microseconds of the wall clock, to be shown to people; nothing is judged by it.
+fn wall_micros() -> u64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1_000
+}
+
 /// A worker's whole state.
 pub(crate) struct Worker {
     mailbox: Arc<Mailbox>,
     snapshot: Arc<Snapshot>,
     reactor: Reactor,
-    listeners: Vec<Listener>,
     /// When listeners that ran out of file descriptors are watched again.
     accept_again: Option<u32>,
-    client_totals: Arc<[AtomicUsize]>,
     next_client_id: Arc<AtomicU64>,
+    number: usize,
     workers: usize,
     clients: Slab<Client>,
     backends: Slab<Backend>,
+    /// By the pools' and the shards' ids.
+    pools: Vec<PoolState>,
     shards: Vec<Shard>,
-    /// Bytes held, of each pool.
-    held_bytes: Vec<usize>,
+    /// Some pool ejects servers.
+    any_ejector: bool,
+    /// The connection that could not be made, while what waits for it is answered.
+    failing: Option<losses::Failing>,
     next_id: u32,
     now: Now,
     tended_ms: Option<u32>,
+    published_ms: Option<u32>,
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
@@ -162,28 +189,24 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(setup: Setup) -> std::io::Result<Self> {
-        let reactor = Reactor::new(setup.mailbox.waker.clone())?;
-        for (index, listener) in setup.listeners.iter().enumerate() {
-            reactor.add(&listener.socket, Token::Listener(index), Interest::READ)?;
-        }
         Ok(Self {
-            shards: (0..setup.snapshot.routes.len())
-                .map(|_| Shard::default())
-                .collect(),
-            held_bytes: vec![0; setup.snapshot.pools.len()],
+            reactor: Reactor::new(setup.mailbox.waker.clone())?,
             mailbox: setup.mailbox,
-            snapshot: setup.snapshot,
-            reactor,
-            listeners: setup.listeners,
+            snapshot: Arc::new(Snapshot::initial(Vec::new(), setup.workers)),
             accept_again: None,
-            client_totals: setup.clients,
             next_client_id: setup.next_client_id,
+            number: setup.number,
             workers: setup.workers,
             clients: Slab::new(),
             backends: Slab::new(),
+            pools: Vec::new(),
+            shards: Vec::new(),
+            any_ejector: false,
+            failing: None,
             next_id: 0,
             now: Now::read(),
             tended_ms: None,
+            published_ms: None,
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
@@ -201,12 +224,14 @@ impl Worker {
         loop {
             self.reactor.wait(self.wait_ms(), &mut events)?;
             self.now = Now::read();
-            self.take_snapshot();
+            self.take_news();
+            self.follow_ejections();
             self.read_ready(&events);
             self.resume_clients();
             self.tend();
             self.flush_backends();
             self.flush_clients();
+            self.publish();
             self.mailbox.stats.rounds.add(1);
             self.mailbox.stats.last_round.set(self.now.nanos);
             if self.mailbox.stopping.load(Ordering::Acquire) && self.drained() {
@@ -236,22 +261,6 @@ impl Worker {
         }
     }
 
-    /// Moves to the newest snapshot: routes that changed get new connections.
-    fn take_snapshot(&mut self) {
-        let Some(next) = self.mailbox.take() else {
-            return;
-        };
-        self.snapshot = next;
-        for shard in 0..self.shards.len() {
-            let endpoint = self.snapshot.routes[shard].endpoint;
-            if self.shards[shard].endpoint != endpoint {
-                self.shards[shard].endpoint = endpoint;
-                self.leave_master(shard);
-            }
-        }
-        self.mailbox.stats.epoch.set(self.snapshot.epoch);
-    }
-
     /// What is due by the clock, once a millisecond: connections, leases that came back, deadlines.
     fn tend(&mut self) {
         if self.tended_ms == Some(self.now.millis) {
@@ -275,7 +284,6 @@ impl Worker {
                 }
                 self.expire_held(shard);
             }
-            self.publish(shard);
         }
     }
 
@@ -298,14 +306,7 @@ impl Worker {
         let busy = self.accept_again.is_some()
             || self.draining
             || self.backends.iter().any(|(_, backend)| backend.stalled)
-            || self.shards.iter().any(|shard| {
-                shard.has_waiting()
-                    || shard.endpoint.is_some()
-                        && shard
-                            .lanes
-                            .iter()
-                            .any(|lane| !matches!(lane.state, shard::LaneState::Ready(_)))
-            })
+            || self.shards.iter().any(Shard::is_unsettled)
             || self.has_request_deadlines();
         if busy { BUSY_WAIT_MS } else { IDLE_WAIT_MS }
     }
@@ -353,7 +354,9 @@ impl Worker {
     fn drained(&mut self) -> bool {
         if !self.draining {
             self.draining = true;
-            self.listeners.clear();
+            for pool in 0..self.pools.len() {
+                self.stop_listening(pool);
+            }
         }
         let idle: Vec<Handle> = self
             .clients

@@ -9,10 +9,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dataplane::hash::HashKind;
-use dataplane::plane::{Plane, RouteSpec};
-use dataplane::ring::Distribution;
-use dataplane::snapshot::{NO_LEASE_NEEDED, PoolConfig};
+use dataplane::plane::Plane;
+use dataplane::pool::PoolConfig;
+use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 
 /// Far longer than anything here takes.
 const SOON: Duration = Duration::from_secs(5);
@@ -108,26 +107,14 @@ impl Scene {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
         let listen = free.local_addr().expect("its address");
         drop(free);
-        let mut config = PoolConfig {
-            name: "p".into(),
-            listen: listen.to_string(),
-            shards: vec![("a".into(), 1)],
-            hash: HashKind::Fnv1a64,
-            distribution: Distribution::Ketama,
-            hash_tag: None,
-            password: None,
-            backend_password: None,
-            hold_timeout: SOON,
-            hold_bytes: 256 << 20,
-            timeout: Duration::ZERO,
-            client_connections: 0,
-            max_inflight: 256,
-        };
+        let mut config = PoolConfig::new("p", &listen.to_string(), vec![("a".into(), 1)]);
+        config.hold_timeout = SOON;
+        config.hold_bytes = 256 << 20;
         change(&mut config);
         let plane = Plane::new(vec![config], 1).expect("a valid configuration");
         plane.start().expect("a free port");
         let route = RouteSpec {
-            endpoint: Some(endpoint),
+            endpoint: Some(endpoint.into()),
             lease_until: NO_LEASE_NEEDED,
         };
         plane.apply(1, &[route]).expect("a first snapshot");

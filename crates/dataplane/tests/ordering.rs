@@ -12,10 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use dataplane::hash::HashKind;
-use dataplane::plane::{Plane, RouteSpec};
-use dataplane::ring::Distribution;
-use dataplane::snapshot::{NO_LEASE_NEEDED, PoolConfig};
+use dataplane::plane::Plane;
+use dataplane::pool::PoolConfig;
+use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 
 /// Numbers that depend on the seed alone.
 struct Dice(u64);
@@ -210,25 +209,14 @@ fn start_plane(master: SocketAddr) -> (Plane, SocketAddr) {
     let free = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
     let listen = free.local_addr().expect("its address");
     drop(free);
-    let config = PoolConfig {
-        name: "p".into(),
-        listen: listen.to_string(),
-        shards: vec![("a".into(), 1)],
-        hash: HashKind::Fnv1a64,
-        distribution: Distribution::Ketama,
-        hash_tag: None,
-        password: None,
-        backend_password: None,
-        hold_timeout: Duration::from_secs(15),
-        hold_bytes: 64 << 20,
-        timeout: Duration::ZERO,
-        client_connections: 0,
-        max_inflight: 16,
-    };
+    let mut config = PoolConfig::new("p", &listen.to_string(), vec![("a".into(), 1)]);
+    config.hold_timeout = Duration::from_secs(15);
+    config.hold_bytes = 64 << 20;
+    config.max_inflight = 16;
     let plane = Plane::new(vec![config], 1).expect("a valid configuration");
     plane.start().expect("a free port");
     let route = RouteSpec {
-        endpoint: Some(master),
+        endpoint: Some(master.into()),
         lease_until: NO_LEASE_NEEDED,
     };
     plane.apply(1, &[route]).expect("a first snapshot");

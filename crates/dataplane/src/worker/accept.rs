@@ -1,11 +1,15 @@
 //! Takes new clients and lets them go.
 
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
 
 use super::Worker;
 use crate::client::{Client, Gate};
+use crate::pool::Pool;
 use crate::reactor::{Handle, Interest, Token};
 
 /// Clients taken from one listener in one round, so that a storm of them does not stop the others.
@@ -14,40 +18,55 @@ const ACCEPTS_A_ROUND: usize = 64;
 const OUT_OF_FILES_MS: u32 = 100;
 
 impl Worker {
-    pub(super) fn accept(&mut self, listener: usize) {
+    pub(super) fn accept(&mut self, pool: usize) {
         for _ in 0..ACCEPTS_A_ROUND {
-            let Some(from) = self.listeners.get(listener) else {
+            let Some(listener) = &self.pools[pool].listener else {
                 return;
             };
-            let pool = from.pool;
-            match from.socket.accept() {
-                Ok((socket, _)) => self.welcome(socket, pool),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // The peer gave up before it was taken.
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => self.welcome(socket, pool),
+                Err(Errno::AGAIN) => return,
+                // ECONNABORTED: the peer gave up before it was taken.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(_) => return self.pause_listeners(),
             }
         }
     }
 
-    fn welcome(&mut self, socket: std::net::TcpStream, pool: u16) {
-        let counters = &self.mailbox.stats.pools[usize::from(pool)];
-        let config = &self.snapshot.pools[usize::from(pool)].config;
-        let total = &self.client_totals[usize::from(pool)];
+    /// Watches a pool's new listener in place of the old one.
+    pub(super) fn listen(&mut self, pool: usize, listener: OwnedFd) {
+        self.stop_listening(pool);
+        self.pools[pool].listener = Some(listener);
+        if self.accept_again.is_none() {
+            self.watch_listeners();
+        }
+    }
+
+    /// Closes a pool's listener. Who has connected to it already is taken first: they would be reset.
+    pub(super) fn stop_listening(&mut self, pool: usize) {
+        if self.pools[pool].listener.is_none() {
+            return;
+        }
+        self.accept(pool);
+        if let Some(listener) = self.pools[pool].listener.take() {
+            // A listener that was not watched needs no removal.
+            let _ = self.reactor.remove(&listener);
+        }
+    }
+
+    fn welcome(&mut self, socket: OwnedFd, pool: usize) {
+        let counters = &self.pools[pool].counters;
+        let Pool { config, face, .. } = &*self.snapshot.pools[pool];
         let limit = config.client_connections;
-        if limit > 0 && total.load(Ordering::Relaxed) >= limit {
+        if limit > 0 && face.clients.load(Ordering::Relaxed) >= limit {
             counters.refused.add(1);
             // Best effort, as Redis does it: the socket's buffer is empty.
             let refusal = b"-ERR max number of clients reached\r\n";
             let _ = rustix::io::write(&socket, refusal);
             return;
         }
-        if socket.set_nonblocking(true).is_err() || socket.set_nodelay(true).is_err() {
-            return;
-        }
-        let authenticated = config.password.is_none();
         let number = self.next_client_id.fetch_add(1, Ordering::Relaxed);
+        let (authenticated, lane) = (config.password.is_none(), config.lane(number));
         let index = self.clients.vacant_key();
         let handle = self.new_handle(index);
         if self
@@ -57,12 +76,34 @@ impl Worker {
         {
             return;
         }
-        self.clients
-            .insert(Client::new(handle, socket, pool, number, authenticated));
-        let counters = &self.mailbox.stats.pools[usize::from(pool)];
+        let mut client = Client::new(handle, socket, pool as u16, number, authenticated);
+        client.lane = lane;
+        self.clients.insert(client);
+        let counters = &self.pools[pool].counters;
         counters.accepted.add(1);
         counters.clients.add(1);
-        self.client_totals[usize::from(pool)].fetch_add(1, Ordering::Relaxed);
+        self.snapshot.pools[pool]
+            .face
+            .clients
+            .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets a client that has left by itself.
+    pub(super) fn client_gone(&mut self, handle: Handle) {
+        if let Some(client) = self.client(handle) {
+            let pool = usize::from(client.pool);
+            self.pools[pool].counters.left.add(1);
+            self.close_client(handle);
+        }
+    }
+
+    /// Forgets a client whose connection is broken.
+    pub(super) fn client_lost(&mut self, handle: Handle) {
+        if let Some(client) = self.client(handle) {
+            let pool = usize::from(client.pool);
+            self.pools[pool].counters.lost.add(1);
+            self.close_client(handle);
+        }
     }
 
     /// Forgets a client; what it was promised by backends is dropped when it comes.
@@ -72,29 +113,37 @@ impl Worker {
         }
         let client = self.clients.remove(handle.index as usize);
         let pool = usize::from(client.pool);
+        let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {
-            self.held_bytes[pool] = self.held_bytes[pool].saturating_sub(bytes);
+            state.held_bytes = state.held_bytes.saturating_sub(bytes);
         }
-        let clients = &self.mailbox.stats.pools[pool].clients;
+        let clients = &state.counters.clients;
         clients.set(clients.get().saturating_sub(1));
-        self.client_totals[pool].fetch_sub(1, Ordering::Relaxed);
+        self.snapshot.pools[pool]
+            .face
+            .clients
+            .fetch_sub(1, Ordering::Relaxed);
     }
 
     fn pause_listeners(&mut self) {
-        for listener in &self.listeners {
+        for listener in self.pools.iter().filter_map(|pool| pool.listener.as_ref()) {
             // Not watched means not watched: nothing else can fail here.
-            let _ = self.reactor.remove(&listener.socket);
+            let _ = self.reactor.remove(listener);
         }
         self.accept_again = Some(self.now.millis.wrapping_add(OUT_OF_FILES_MS));
     }
 
     pub(super) fn watch_listeners(&mut self) {
         self.accept_again = None;
-        let watched = self.listeners.iter().enumerate().all(|(index, listener)| {
+        let watched = self.pools.iter().enumerate().all(|(index, pool)| {
+            let Some(listener) = &pool.listener else {
+                return true;
+            };
             let token = Token::Listener(index);
-            self.reactor
-                .add(&listener.socket, token, Interest::READ)
-                .is_ok()
+            match self.reactor.add(listener, token, Interest::READ) {
+                Ok(()) => true,
+                Err(error) => error.kind() == ErrorKind::AlreadyExists,
+            }
         });
         if !watched {
             self.pause_listeners();

@@ -2,7 +2,11 @@
 
 use std::fmt::Write as _;
 
+use rustix::io::Errno;
+
 use super::Worker;
+use super::hold::Room;
+use super::losses::strerror;
 use crate::coalesce::Split;
 use crate::command::{self, Access, Command, LocalCommand, RouteKind};
 use crate::inflight::{Owner, Slot, WHOLE};
@@ -45,7 +49,7 @@ impl Worker {
         let pool = usize::from(client.pool);
         let Some(command) = command::lookup(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
-                self.mailbox.stats.pools[pool].protocol_errors.add(1);
+                self.pools[pool].counters.protocol_errors.add(1);
                 self.close_client(handle);
                 return Step::Taken;
             }
@@ -77,8 +81,10 @@ impl Worker {
             return self.answer(handle, line.as_bytes());
         }
         if let Some(at) = command.first_key() {
-            let shard = self.snapshot.pools[pool].shard_of(request.arg(at));
-            return self.forward(handle, shard, command, request.frame);
+            return match self.pools[pool].router.shard_of(request.arg(at)) {
+                Some(shard) => self.forward(handle, shard, command, request.frame),
+                None => self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
+            };
         }
         self.dispatch_keys(handle, pool, command, request)
     }
@@ -93,7 +99,7 @@ impl Worker {
     ) -> Step {
         let mut keys = std::mem::take(&mut self.keys);
         let Request { frame, args } = request;
-        let target = route::target(&self.snapshot.pools[pool], command, frame, args, &mut keys);
+        let target = route::target(&self.pools[pool].router, command, frame, args, &mut keys);
         let step = match target {
             Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
             Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
@@ -101,6 +107,7 @@ impl Worker {
                 let line = self.crosses(command, request, pair);
                 self.answer(handle, line.as_bytes())
             }
+            Ok(Target::NoShard) => self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
             Ok(Target::NoKey) => {
                 let line = format!(
                     "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
@@ -120,9 +127,10 @@ impl Worker {
             return Step::Taken;
         };
         let lane = client.lane;
-        let backend = self.takes(shard, lane, command.access);
-        let Some(backend) = backend.filter(|_| !self.is_behind(handle, shard)) else {
-            return self.park(handle, shard, frame.len());
+        let backend = match self.takes(shard, lane, command.access) {
+            Room::Ready(backend) if !self.is_behind(handle, shard) => backend,
+            Room::Never(reason) => return self.cannot_forward(handle, &reason),
+            _ => return self.park(handle, shard, frame.len()),
         };
         let Some(client) = self.client(handle) else {
             return Step::Taken;
@@ -152,7 +160,8 @@ impl Worker {
         let mut backends = Vec::with_capacity(plan.shards.len());
         for &shard in &plan.shards {
             match self.takes(shard, lane, command.access) {
-                Some(backend) if !self.is_behind(handle, shard) => backends.push(backend),
+                Room::Ready(backend) if !self.is_behind(handle, shard) => backends.push(backend),
+                Room::Never(reason) => return self.cannot_forward(handle, &reason),
                 _ => return self.park(handle, shard, request.frame.len()),
             }
         }
@@ -160,7 +169,9 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        let pool = usize::from(client.pool);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        self.pools[pool].counters.fragments.add(plan.shards.len() as u64);
         let mut fragment = Vec::new();
         for (part, &backend) in (0_u16..).zip(&backends) {
             fragment.clear();
@@ -183,7 +194,8 @@ impl Worker {
             return;
         };
         backend.push(owner, access, frame, millis);
-        let counters = &self.mailbox.stats.shards[self.backends[handle.index as usize].shard];
+        let shard = backend.shard;
+        let counters = &self.shards[shard].counters;
         counters.requests.add(1);
         counters.request_bytes.add(frame.len() as u64);
         self.touch_backend(handle);
@@ -196,6 +208,15 @@ impl Worker {
             self.touch_client(handle);
         }
         Step::Taken
+    }
+
+    /// Answers a request that no server can take.
+    fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
+        if let Some(client) = self.client(handle) {
+            let pool = usize::from(client.pool);
+            self.pools[pool].counters.unforwarded.add(1);
+        }
+        self.answer(handle, format!("-ERR {reason}\r\n").as_bytes())
     }
 
     fn crosses(

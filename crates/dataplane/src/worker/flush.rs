@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::boot_nanos;
+use super::losses::Loss;
 use crate::backend::Phase;
 use crate::command::Access;
 use crate::inflight::Owner;
@@ -46,7 +47,7 @@ impl Worker {
         match rustix::io::write(&backend.socket, backend.unwritten()) {
             Ok(count) => backend.wrote(count),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => return self.lose_backend(handle, &format!("write: {error}")),
+            Err(error) => return self.lose_backend(handle, &Loss::Broken("write", error)),
         }
         self.watch_backend(handle);
     }
@@ -110,7 +111,7 @@ impl Worker {
             if self.may_write(handle) {
                 self.touch_backend(handle);
             } else if self.backend(handle).is_some_and(|it| !it.awaits_reply()) {
-                self.lose_backend(handle, "its lease ended in the midst of a write");
+                self.lose_backend(handle, &Loss::Ours("its lease ended in the midst of a write"));
             }
         }
     }
@@ -134,7 +135,7 @@ impl Worker {
             match rustix::io::write(&client.socket, client.output.filled()) {
                 Ok(count) => client.output.consume(count),
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(_) => return self.close_client(handle),
+                Err(_) => return self.client_lost(handle),
             }
         }
         if client.closing && client.idle() {

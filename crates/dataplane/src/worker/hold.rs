@@ -9,8 +9,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::Worker;
 use super::dispatch::Step;
+use super::losses::strerror;
 use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
@@ -18,9 +21,7 @@ use crate::command::Access;
 use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
-use crate::snapshot::Nanos;
-
-const NANOS_A_MILLI: Nanos = 1_000_000;
+use crate::snapshot::{NANOS_A_MILLI, Nanos};
 
 /// Why a request is no longer held.
 enum Over {
@@ -28,17 +29,37 @@ enum Over {
     Bytes(usize),
 }
 
+/// Whether a shard can take a request.
+pub(super) enum Room {
+    /// On this connection.
+    Ready(Handle),
+    /// Not yet: it may be held.
+    Later,
+    /// There is no server that could, and will be none; the reason.
+    Never(String),
+}
+
 impl Worker {
     /// The connection that may take a request of this lane now, if there is one.
-    pub(super) fn takes(&mut self, shard: usize, lane: LaneKey, access: Access) -> Option<Handle> {
+    pub(super) fn takes(&mut self, shard: usize, lane: LaneKey, access: Access) -> Room {
         if access == Access::Write && !self.lease_holds(shard) {
-            return None;
+            return Room::Later;
         }
-        let ready = self.shards[shard].ready(lane);
-        if ready.is_none() {
-            self.want_lane(shard, lane);
+        if let Some(ready) = self.shards[shard].ready(lane) {
+            return Room::Ready(ready);
         }
-        ready
+        let state = &self.shards[shard];
+        if state.fixed && state.endpoint.is_none() {
+            // Its name has no address: Twemproxy's word for it.
+            return Room::Never(strerror(Errno::HOSTDOWN));
+        }
+        match self.failing_reason(shard, lane) {
+            Some(reason) => Room::Never(reason),
+            None => match self.want_lane(shard, lane) {
+                Some(reason) => Room::Never(reason),
+                None => Room::Later,
+            },
+        }
     }
 
     /// Keeps a client's next request until its shard can take it, or refuses it when its time or the
@@ -62,12 +83,12 @@ impl Worker {
             let line = self.masterdown(shard, &Over::Bytes(limit));
             return self.answer(handle, format!("{line}\r\n").as_bytes());
         }
-        self.held_bytes[pool] += bytes;
+        self.pools[pool].held_bytes += bytes;
         if let Some(client) = self.client(handle) {
             client.gate = Gate::Parked { shard, bytes };
         }
         self.shards[shard].parked.push_back(handle);
-        self.mailbox.stats.shards[shard].held.add(u64::from(newly));
+        self.shards[shard].counters.held.add(u64::from(newly));
         Step::Kept
     }
 
@@ -80,7 +101,7 @@ impl Worker {
         if self.client(owner).is_none() {
             return;
         }
-        let pool = self.pool_index(shard);
+        let pool = self.shards[shard].pool;
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;
         let held = Held {
             owner: pending.owner,
@@ -93,12 +114,12 @@ impl Worker {
             let line = self.masterdown(shard, &Over::Bytes(self.hold_bytes(pool)));
             return self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
         }
-        self.held_bytes[pool] += held.frame.len();
+        self.pools[pool].held_bytes += held.frame.len();
         if let Some(client) = self.client(owner) {
             client.held += 1;
             self.watch_client(owner);
         }
-        self.mailbox.stats.shards[shard].held.add(1);
+        self.shards[shard].counters.held.add(1);
         self.shards[shard].held.push_back(held);
     }
 
@@ -114,7 +135,7 @@ impl Worker {
     }
 
     fn release_held(&mut self, shard: usize) {
-        let pool = self.pool_index(shard);
+        let pool = self.shards[shard].pool;
         let mut held = std::mem::take(&mut self.shards[shard].held);
         // They came back in no order; only the order of each client's own matters.
         held.make_contiguous()
@@ -128,28 +149,48 @@ impl Worker {
                 self.no_longer_held(pool, &request);
                 continue;
             }
-            let backend = if behind.contains(&client) {
-                None
+            let room = if behind.contains(&client) {
+                Room::Later
             } else {
                 self.takes(shard, request.lane, request.access)
             };
-            if let Some(backend) = backend {
-                self.no_longer_held(pool, &request);
-                self.send(backend, request.owner, request.access, &request.frame);
-                let held = self.now.nanos.saturating_sub(request.since);
-                if let Some(backend) = self.backend(backend) {
-                    backend.note_held((held / NANOS_A_MILLI) as u32);
+            match room {
+                Room::Ready(backend) => {
+                    self.no_longer_held(pool, &request);
+                    self.send(backend, request.owner, request.access, &request.frame);
+                    let held = self.now.nanos.saturating_sub(request.since) / NANOS_A_MILLI;
+                    if let Some(backend) = self.backend(backend) {
+                        // Also what was held for an instant only has been held.
+                        backend.note_held((held as u32).max(1));
+                    }
                 }
-            } else {
-                behind.insert(client);
-                self.shards[shard].held.push_back(request);
+                Room::Later => {
+                    behind.insert(client);
+                    self.shards[shard].held.push_back(request);
+                }
+                Room::Never(reason) => {
+                    self.no_longer_held(pool, &request);
+                    let outcome = Outcome::NotSent(format!("-ERR {reason}"));
+                    self.settle(shard, request.owner, request.access, outcome);
+                }
             }
+        }
+    }
+
+    /// Refuses what came back for a shard that no key belongs to any more.
+    pub(super) fn refuse_held(&mut self, shard: usize) {
+        let pool = self.shards[shard].pool;
+        for held in std::mem::take(&mut self.shards[shard].held) {
+            self.no_longer_held(pool, &held);
+            let name = self.snapshot.shard_name(shard);
+            let line = format!("-ERR shard \"{name}\" was removed before it took the request");
+            self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
         }
     }
 
     /// Takes a held request off the books.
     pub(super) fn no_longer_held(&mut self, pool: usize, held: &Held) {
-        self.held_bytes[pool] = self.held_bytes[pool].saturating_sub(held.frame.len());
+        self.pools[pool].held_bytes = self.pools[pool].held_bytes.saturating_sub(held.frame.len());
         if let Owner::Client { client: owner, .. } = held.owner
             && let Some(client) = self.client(owner)
         {
@@ -169,7 +210,7 @@ impl Worker {
     }
 
     /// Opens the gate of a client that waits for this shard; false if it does not.
-    fn unpark(&mut self, handle: Handle, shard: usize) -> bool {
+    pub(super) fn unpark(&mut self, handle: Handle, shard: usize) -> bool {
         let Some(client) = self.client(handle) else {
             return false;
         };
@@ -181,13 +222,13 @@ impl Worker {
         }
         client.gate = Gate::Open;
         let pool = usize::from(client.pool);
-        self.held_bytes[pool] = self.held_bytes[pool].saturating_sub(bytes);
+        self.pools[pool].held_bytes = self.pools[pool].held_bytes.saturating_sub(bytes);
         true
     }
 
     /// Refuses what has been held too long.
     pub(super) fn expire_held(&mut self, shard: usize) {
-        let pool = self.pool_index(shard);
+        let pool = self.shards[shard].pool;
         let now = self.now.nanos;
         let limit = self.hold_nanos(pool);
         let is_old = |since: Nanos| now.saturating_sub(since) >= limit;
@@ -224,9 +265,15 @@ impl Worker {
 
     /// The error line, without CRLF, of a request that was not sent.
     fn masterdown(&self, shard: usize, over: &Over) -> String {
-        self.mailbox.stats.shards[shard].masterdown.add(1);
+        self.shards[shard].counters.masterdown.add(1);
         let name = self.snapshot.shard_name(shard);
         match over {
+            Over::Time(_) if self.shards[shard].fixed => {
+                format!("-ERR {}", strerror(Errno::TIMEDOUT))
+            }
+            Over::Bytes(limit) if self.shards[shard].fixed => {
+                format!("-ERR requests that wait for shard \"{name}\" fill their {limit} bytes")
+            }
             Over::Time(held) => {
                 let seconds = Duration::from_nanos(*held).as_secs_f64();
                 format!("-MASTERDOWN shard \"{name}\" has no master: held {seconds:.1} s")
@@ -237,15 +284,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn pool_index(&self, shard: usize) -> usize {
-        self.snapshot
-            .pools
-            .iter()
-            .position(|pool| pool.shards.contains(&shard))
-            .unwrap_or_default()
-    }
-
-    fn hold_nanos(&self, pool: usize) -> Nanos {
+    pub(super) fn hold_nanos(&self, pool: usize) -> Nanos {
         self.snapshot.pools[pool].config.hold_timeout.as_nanos() as Nanos
     }
 
@@ -256,27 +295,6 @@ impl Worker {
 
     fn over_hold_bytes(&self, pool: usize, more: usize) -> Option<usize> {
         let limit = self.hold_bytes(pool);
-        (self.held_bytes[pool] + more > limit).then_some(limit)
-    }
-
-    /// Publishes what waits for a shard and whether it serves.
-    pub(super) fn publish(&self, shard: usize) {
-        let counters = &self.mailbox.stats.shards[shard];
-        let state = &self.shards[shard];
-        let connected = state.ready(LaneKey::default()).is_some();
-        let frames: usize = state.held.iter().map(|held| held.frame.len()).sum();
-        let parked = state.parked.iter().filter_map(|handle| {
-            match self.clients.get(handle.index as usize)?.gate {
-                Gate::Parked { bytes, .. } => Some(bytes),
-                _ => None,
-            }
-        });
-        let requests = state.held.len() + state.parked.len();
-        counters.held_requests.set(requests as u64);
-        counters
-            .held_bytes
-            .set((frames + parked.sum::<usize>()) as u64);
-        counters.connected.set(u64::from(connected));
-        counters.serving.set(u64::from(connected && state.leased));
+        (self.pools[pool].held_bytes + more > limit).then_some(limit)
     }
 }

@@ -1,63 +1,72 @@
-//! Connections to masters: opened when first needed, kept open, and lost.
+//! Connections to servers: opened when first needed, kept open, and lost.
 //!
 //! When one is lost, every request on it is judged by how far it came: what was not wholly written
 //! cannot have been executed and is held; a read is held to be sent again; a write that was written and
 //! not answered is INDOUBT.
+//!
+//! A shard that is followed is connected again by itself, for what it holds waits for that. One whose
+//! server is fixed is connected when a request needs it, and if that fails, whatever waits is answered
+//! with the reason: there will be no other server. `losses` has what follows from a loss.
 
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::SockRef;
 
 use super::Worker;
+use super::losses::Loss;
 use super::shard::{Lane, LaneState};
-use crate::backend::{Backend, Phase, Progress};
-use crate::coalesce::Outcome;
-use crate::command::Access;
-use crate::inflight::Owner;
+use crate::backend::{Backend, Phase};
 use crate::lane::LaneKey;
+use crate::pool::Servers;
 use crate::reactor::{Handle, Token};
-
-/// How long connecting, and how long the greeting, may take.
-const OPEN_TIMEOUT_MS: u32 = 1000;
-/// A peer that has vanished without a word is noticed after about twice this.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+use crate::socket;
 
 impl Worker {
-    /// Makes sure that a connection for this lane exists or is on its way.
-    pub(super) fn want_lane(&mut self, shard: usize, key: LaneKey) {
+    /// Makes sure that a connection for this lane exists or is on its way; if it could not even be begun
+    /// and will not be tried again, says why.
+    pub(super) fn want_lane(&mut self, shard: usize, key: LaneKey) -> Option<String> {
         if self.shards[shard].lane_mut(key).is_none() {
             let retry_ms = self.now.millis;
             let state = LaneState::Down { retry_ms };
             self.shards[shard].lanes.push(Lane { key, state });
             self.open_due_lanes(shard);
         }
+        let gone = self.shards[shard].lane_mut(key).is_none();
+        gone.then(|| self.shards[shard].last_loss.clone())
+    }
+
+    /// Connects the servers of a pool that asks for it before there is a request.
+    pub(super) fn preconnect(&mut self, shard: usize) {
+        let config = &self.snapshot.pool_of(shard).config;
+        if let Servers::Fixed {
+            preconnect: true, ..
+        } = config.servers
+        {
+            let lane = config.lane(0);
+            self.want_lane(shard, lane);
+        }
     }
 
     /// Connects the lanes whose time has come.
     pub(super) fn open_due_lanes(&mut self, shard: usize) {
-        let Some(endpoint) = self.shards[shard].endpoint else {
+        let Some(endpoint) = self.shards[shard].endpoint.clone() else {
             return;
         };
-        for index in 0..self.shards[shard].lanes.len() {
-            let lane = &self.shards[shard].lanes[index];
-            let LaneState::Down { retry_ms } = lane.state else {
-                continue;
-            };
-            if !self.due(retry_ms) {
-                continue;
-            }
-            let key = lane.key;
-            match connect(endpoint) {
+        let due: Vec<LaneKey> = self.shards[shard]
+            .lanes
+            .iter()
+            .filter(|lane| matches!(lane.state, LaneState::Down { retry_ms } if self.due(retry_ms)))
+            .map(|lane| lane.key)
+            .collect();
+        for key in due {
+            match socket::connect(&endpoint) {
                 Ok(socket) => self.opening(shard, key, socket),
-                Err(error) => self.lane_failed(shard, key, &error.to_string()),
+                Err(error) => self.lane_failed(shard, key, &Loss::io("connect", &error)),
             }
         }
     }
 
-    fn opening(&mut self, shard: usize, key: LaneKey, socket: std::net::TcpStream) {
+    fn opening(&mut self, shard: usize, key: LaneKey, socket: OwnedFd) {
         let index = self.backends.vacant_key();
         let handle = self.new_handle(index);
         let backend = Backend::new(handle, socket, shard, key, self.now.millis);
@@ -66,7 +75,7 @@ impl Worker {
             .reactor
             .add(backend.socket.as_fd(), token, backend.interest)
         {
-            return self.lane_failed(shard, key, &error.to_string());
+            return self.lane_failed(shard, key, &Loss::io("watch", &error));
         }
         self.backends.insert(backend);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
@@ -81,10 +90,10 @@ impl Worker {
             return;
         };
         let shard = backend.shard;
-        match backend.socket.take_error() {
+        match SockRef::from(&backend.socket).take_error() {
             Ok(None) => {}
             Ok(Some(error)) | Err(error) => {
-                return self.lose_backend(handle, &format!("connect: {error}"));
+                return self.lose_backend(handle, &Loss::io("connect", &error));
             }
         }
         let password = self.snapshot.pool_of(shard).config.backend_password.clone();
@@ -114,7 +123,7 @@ impl Worker {
         }
         self.shards[shard].suspect = false;
         self.shards[shard].leased = self.lease_holds(shard);
-        self.mailbox.stats.note_error(shard, "");
+        self.note_loss(shard, String::new());
         self.release(shard);
     }
 
@@ -127,7 +136,7 @@ impl Worker {
             .map(|(_, backend)| backend.handle)
             .collect();
         for backend in old {
-            self.lose_backend(backend, "its shard has a new master");
+            self.lose_backend(backend, &Loss::Ours("its shard has a new master"));
         }
         self.shards[shard].answered();
         self.shards[shard].suspect = false;
@@ -135,111 +144,30 @@ impl Worker {
         for lane in &mut self.shards[shard].lanes {
             lane.state = LaneState::Down { retry_ms };
         }
-        self.want_lane(shard, LaneKey::default());
+        let first = self.snapshot.pool_of(shard).config.lane(0);
+        self.want_lane(shard, first);
         self.open_due_lanes(shard);
     }
 
-    /// Gives a connection up and decides what becomes of each request on it.
-    pub(super) fn lose_backend(&mut self, handle: Handle, why: &str) {
-        if self.backend(handle).is_none() {
-            return;
-        }
-        let backend = self.backends.remove(handle.index as usize);
-        let (shard, key) = (backend.shard, backend.lane);
-        self.lane_failed(shard, key, why);
-        let half_sent = backend.stream.is_some();
-        let mut requests = backend.dissolve().into_iter();
-        if half_sent && let Some((front, ..)) = requests.next() {
-            // Half a reply is with the client: nothing that could follow would make it whole.
-            if let Owner::Client { client, .. } = front.owner {
-                self.close_client(client);
-            }
-        }
-        for (pending, progress, frame) in requests {
-            if !matches!(pending.owner, Owner::Client { .. }) {
-                continue;
-            }
-            if progress == Progress::Written && pending.access == Access::Write {
-                self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
-            } else {
-                self.hold(shard, key, pending, frame);
-            }
-        }
-    }
-
-    /// Plans the next attempt to connect a lane.
-    pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, why: &str) {
-        let retry_ms = self.shards[shard].next_retry(self.now.millis);
-        if let Some(lane) = self.shards[shard].lane_mut(key) {
-            lane.state = LaneState::Down { retry_ms };
-        }
-        let counters = &self.mailbox.stats.shards[shard];
-        counters.connection_errors.add(1);
-        self.mailbox.stats.note_error(shard, why);
-    }
-
-    /// Gives up connections that take too long to open, and requests that take too long to be answered.
-    pub(super) fn expire_backends(&mut self) {
+    /// Closes a shard's connections, those that still wait for replies once these have come.
+    pub(super) fn finish_backends(&mut self, shard: usize) {
         let millis = self.now.millis;
-        let slow: Vec<Handle> = self
-            .backends
-            .iter()
-            .filter(|(_, backend)| {
-                backend.phase != Phase::Ready
-                    && millis.wrapping_sub(backend.since_ms) >= OPEN_TIMEOUT_MS
-            })
-            .map(|(_, backend)| backend.handle)
-            .collect();
-        for backend in slow {
-            self.lose_backend(backend, "no answer for 1 s");
-        }
-        if !self.has_request_deadlines() {
-            return;
-        }
-        for index in 0..self.backends.capacity() {
-            let Some(backend) = self.backends.get(index) else {
-                continue;
-            };
-            let shard = backend.shard;
-            let timeout = self.snapshot.pool_of(shard).config.timeout.as_millis() as u32;
-            // A reply that is half passed on can no longer be replaced by an error.
-            if timeout == 0 || backend.stream.is_some() {
+        let mut idle = Vec::new();
+        for (_, backend) in self.backends.iter_mut() {
+            if backend.shard != shard {
                 continue;
             }
-            while let Some(late) = self
-                .backends
-                .get_mut(index)
-                .and_then(|backend| backend.expire(millis, timeout))
-            {
-                self.mailbox.stats.shards[shard].timeouts.add(1);
-                self.settle_late(shard, late.owner, late.access, timeout);
+            let open = matches!(backend.phase, Phase::Ready | Phase::Retired | Phase::Ending);
+            if open && backend.has_inflight() {
+                backend.phase = Phase::Ending;
+                backend.since_ms = millis;
+            } else {
+                idle.push(backend.handle);
             }
         }
-    }
-
-    /// Some pool has a `timeout` and something unanswered.
-    pub(super) fn has_request_deadlines(&self) -> bool {
-        let any = self
-            .snapshot
-            .pools
-            .iter()
-            .any(|pool| !pool.config.timeout.is_zero());
-        any && self
-            .backends
-            .iter()
-            .any(|(_, backend)| backend.has_inflight())
-    }
-
-    fn settle_late(&mut self, shard: usize, owner: Owner, access: Access, timeout: u32) {
-        let outcome = if access == Access::Write {
-            Outcome::Unknown
-        } else {
-            let name = self.snapshot.shard_name(shard);
-            Outcome::NotSent(format!(
-                "-ERR shard \"{name}\" did not answer within {timeout} ms"
-            ))
-        };
-        self.settle(shard, owner, access, outcome);
+        for handle in idle {
+            self.backends.remove(handle.index as usize);
+        }
     }
 
     /// Tells the reactor what a backend is watched for, if that has changed.
@@ -258,25 +186,4 @@ impl Worker {
             let _ = self.reactor.modify(&backend.socket, token, wanted);
         }
     }
-}
-
-/// Begins to connect without waiting.
-fn connect(endpoint: SocketAddr) -> std::io::Result<std::net::TcpStream> {
-    let socket = Socket::new(
-        Domain::for_address(endpoint),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE)
-        .with_interval(KEEPALIVE / 4)
-        .with_retries(4);
-    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
-    match socket.connect(&SockAddr::from(endpoint)) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(socket.into())
 }

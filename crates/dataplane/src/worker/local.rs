@@ -4,7 +4,7 @@ use super::Worker;
 use super::dispatch::{Request, Step};
 use crate::client::Gate;
 use crate::command::LocalCommand;
-use crate::lane::{LaneKey, Protocol};
+use crate::lane::Protocol;
 use crate::reactor::Handle;
 use crate::snapshot::DATABASES;
 
@@ -192,9 +192,12 @@ impl Worker {
     fn reset(&mut self, handle: Handle) -> Step {
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
-            client.lane = LaneKey::default();
             client.name = None;
             client.authenticated = !needs_password;
+        }
+        if let Some(client) = self.clients.get_mut(handle.index as usize) {
+            let config = &self.snapshot.pools[usize::from(client.pool)].config;
+            client.lane = config.lane(client.number);
         }
         self.answer(handle, b"+RESET\r\n")
     }

@@ -5,6 +5,7 @@
 //! the same client is not taken at face value, since it may have overtaken what was refused.
 
 use super::Worker;
+use super::losses::Loss;
 use super::shard::{Held, LaneState};
 use crate::backend::Phase;
 use crate::coalesce::Outcome;
@@ -32,7 +33,7 @@ impl Worker {
             let behind = !refusal && backend.refused.contains(&client);
             if refusal {
                 backend.refused.insert(client);
-                self.mailbox.stats.shards[shard].refusals.add(1);
+                self.shards[shard].counters.refusals.add(1);
             }
             if refusal || behind && pending.access == Access::Read {
                 self.hold(shard, lane, pending, frame.into());
@@ -48,7 +49,10 @@ impl Worker {
             .backend(handle)
             .is_some_and(|backend| !backend.has_inflight());
         if over {
-            self.lose_backend(handle, "refused a request: not a master that serves");
+            self.lose_backend(
+                handle,
+                &Loss::Ours("refused a request: not a master that serves"),
+            );
         }
     }
 
@@ -85,7 +89,7 @@ impl Worker {
             .into_iter()
             .partition(is_its_write);
         self.shards[shard].held = rest.into();
-        let pool = self.pool_index(shard);
+        let pool = self.shards[shard].pool;
         for held in doubtful {
             self.no_longer_held(pool, &held);
             self.settle(shard, held.owner, held.access, Outcome::Unknown);

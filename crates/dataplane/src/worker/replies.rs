@@ -3,6 +3,7 @@
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
+use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::{READ_SIZE, Worker};
 use crate::backend::{Phase, Stream};
@@ -78,10 +79,10 @@ impl Worker {
     /// Looks at the outcome of a read; gives the connection up at its end.
     fn heard_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
         match read {
-            Ok(0) => self.lose_backend(handle, "closed by the master"),
+            Ok(0) => self.lose_backend(handle, &Loss::Closed),
             Ok(_) => return true,
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(error) => self.lose_backend(handle, &format!("read: {error}")),
+            Err(error) => self.lose_backend(handle, &Loss::Broken("read", error)),
         }
         false
     }
@@ -114,7 +115,7 @@ impl Worker {
                     used = bytes.len();
                 }
                 Err(error) => {
-                    self.lose_backend(handle, &format!("unreadable reply: {error}"));
+                    self.lose_backend(handle, &Loss::Unfit(format!("unreadable reply: {error}")));
                     break;
                 }
             }
@@ -160,7 +161,7 @@ impl Worker {
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
         let shard = backend.shard;
-        let counters = &self.mailbox.stats.shards[shard];
+        let counters = &self.shards[shard].counters;
         counters.response_bytes.add(piece.len() as u64);
         counters.responses.add(u64::from(done));
         if let Some(Owner::Client { client, .. }) = front
@@ -183,11 +184,16 @@ impl Worker {
         let Some(backend) = self.backend(handle) else {
             return;
         };
-        let refusal = reply[0] == b'-' && is_refusal(reply);
+        let shard = backend.shard;
+        let refusal = reply[0] == b'-' && !self.shards[shard].fixed && is_refusal(reply);
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
         let frame: Option<Box<[u8]>> =
             (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
         let Some(pending) = backend.pop() else {
-            return self.lose_backend(handle, "a reply that nobody had asked for");
+            let loss = Loss::Unfit("a reply that nobody had asked for".to_owned());
+            return self.lose_backend(handle, &loss);
         };
         if pending.owner == Owner::Handshake {
             return self.take_greeting(handle, reply);
@@ -195,11 +201,18 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
-        let shard = backend.shard;
-        let counters = &self.mailbox.stats.shards[shard];
+        if backend.phase == Phase::Ending && !backend.has_inflight() {
+            self.backends.remove(handle.index as usize);
+        }
+        let counters = &self.shards[shard].counters;
         counters.responses.add(1);
         counters.response_bytes.add(reply.len() as u64);
         self.shards[shard].answered();
+        if self.any_ejector
+            && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
+        {
+            ejector.answered(shard);
+        }
         let Owner::Client {
             client,
             sequence,
@@ -221,11 +234,11 @@ impl Worker {
 
     fn take_greeting(&mut self, handle: Handle, reply: &[u8]) {
         if is_replica(reply) {
-            return self.lose_backend(handle, "refused a request: it is a replica");
+            return self.lose_backend(handle, &Loss::Ours("refused a request: it is a replica"));
         }
         if reply[0] == b'-' {
             let text = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
-            return self.lose_backend(handle, &format!("greeting refused: {text}"));
+            return self.lose_backend(handle, &Loss::Unfit(format!("greeting refused: {text}")));
         }
         if self
             .backend(handle)
@@ -246,7 +259,7 @@ impl Worker {
             return;
         };
         if outcome == Outcome::Unknown && access == Access::Write {
-            self.mailbox.stats.shards[shard].indoubt.add(1);
+            self.shards[shard].counters.indoubt.add(1);
         }
         let snapshot = self.snapshot.clone();
         let name = |shard: usize| snapshot.shard_name(shard);
@@ -280,7 +293,7 @@ impl Worker {
         };
         if client.output.len() > OUTPUT_LIMIT {
             let pool = usize::from(client.pool);
-            self.mailbox.stats.pools[pool].overflowed.add(1);
+            self.pools[pool].counters.overflowed.add(1);
             return self.close_client(handle);
         }
         self.touch_client(handle);

@@ -27,8 +27,10 @@ impl Worker {
     /// Closes a client that has left while something of it is held, or that is beyond reach.
     pub(super) fn client_left(&mut self, handle: Handle, event: Ready) {
         let held = self.client(handle).is_some_and(|client| client.is_held());
-        if held || event.failed() {
-            self.close_client(handle);
+        if event.failed() {
+            self.client_lost(handle);
+        } else if held {
+            self.client_gone(handle);
         }
     }
 
@@ -74,7 +76,7 @@ impl Worker {
             Ok(0) => self.input_ended(handle),
             Ok(_) => return true,
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(_) => self.close_client(handle),
+            Err(_) => self.client_lost(handle),
         }
         false
     }
@@ -86,10 +88,12 @@ impl Worker {
             return;
         };
         if client.idle() || client.is_held() {
-            return self.close_client(handle);
+            return self.client_gone(handle);
         }
         client.closing = true;
         client.input = ByteQueue::default();
+        let pool = usize::from(client.pool);
+        self.pools[pool].counters.left.add(1);
         self.watch_client(handle);
         let until = self.now.millis.wrapping_add(LAST_REPLIES_MS);
         self.leaving.push_back((until, handle));
@@ -144,7 +148,7 @@ impl Worker {
             let more = client.input.len().saturating_sub(*bytes);
             *bytes += more;
             let pool = usize::from(client.pool);
-            self.held_bytes[pool] += more;
+            self.pools[pool].held_bytes += more;
         } else {
             client.held_since = 0;
         }
@@ -303,7 +307,8 @@ impl Worker {
         };
         client.closing = true;
         let pool = usize::from(client.pool);
-        self.mailbox.stats.pools[pool].protocol_errors.add(1);
+        self.pools[pool].counters.protocol_errors.add(1);
+        self.pools[pool].counters.lost.add(1);
     }
 
     /// Tells the reactor what a client is watched for, if that has changed.

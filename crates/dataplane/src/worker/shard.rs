@@ -1,13 +1,15 @@
 //! One shard as one worker sees it: its master, its connections, and what waits for them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::command::Access;
+use crate::endpoint::Endpoint;
 use crate::inflight::Owner;
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
-use crate::snapshot::Nanos;
+use crate::snapshot::{Nanos, ShardFace};
+use crate::stats::ShardCounters;
 
 /// First and longest pause before a connection is tried again, milliseconds.
 const BACKOFF_MS: (u32, u32) = (10, 250);
@@ -41,9 +43,13 @@ pub(crate) struct Held {
 }
 
 /// A shard.
-#[derive(Default)]
 pub(crate) struct Shard {
-    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) counters: Arc<ShardCounters>,
+    pub(crate) pool: usize,
+    pub(crate) endpoint: Option<Endpoint>,
+    /// Its pool's servers are fixed: connections are opened when a request needs one, and no other
+    /// time.
+    pub(crate) fixed: bool,
     pub(crate) lanes: Vec<Lane>,
     /// In the order in which they were first sent or asked for.
     pub(crate) held: VecDeque<Held>,
@@ -53,10 +59,38 @@ pub(crate) struct Shard {
     pub(crate) leased: bool,
     /// A request was refused: before the next one is sent, the master is asked what it is.
     pub(crate) suspect: bool,
+    /// When the server was last found not to answer in time.
+    pub(crate) silent_ms: Option<u32>,
+    /// Why a connection to a fixed server could not be made the last time.
+    pub(crate) last_loss: String,
     backoff_ms: u32,
 }
 
 impl Shard {
+    /// A shard of which nothing is open yet.
+    pub(crate) fn new(face: &ShardFace, worker: usize) -> Self {
+        Self {
+            counters: face.counters[worker].clone(),
+            pool: face.pool,
+            endpoint: None,
+            fixed: false,
+            lanes: Vec::new(),
+            held: VecDeque::new(),
+            parked: VecDeque::new(),
+            leased: false,
+            suspect: false,
+            silent_ms: None,
+            last_loss: String::new(),
+            backoff_ms: 0,
+        }
+    }
+
+    /// Something here has a deadline.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        let ready = |lane: &Lane| matches!(lane.state, LaneState::Ready(_));
+        self.has_waiting() || self.endpoint.is_some() && !self.lanes.iter().all(ready)
+    }
+
     pub(crate) fn has_waiting(&self) -> bool {
         !self.held.is_empty() || !self.parked.is_empty()
     }
@@ -72,6 +106,16 @@ impl Shard {
         self.lanes.iter().find_map(|lane| match lane.state {
             LaneState::Ready(backend) if lane.key == key => Some(backend),
             _ => None,
+        })
+    }
+
+    /// Whether this connection is the one that the lane has now.
+    pub(crate) fn serves_lane(&self, key: LaneKey, backend: Handle) -> bool {
+        self.lanes.iter().any(|lane| {
+            lane.key == key
+                && matches!(lane.state,
+                    LaneState::Opening(at) | LaneState::Ready(at) | LaneState::Retiring(at)
+                        if at == backend)
         })
     }
 

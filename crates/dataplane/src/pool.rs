@@ -1,0 +1,256 @@
+//! What a pool is made of, and how it finds the shard of a key.
+//!
+//! A pool is immutable: a reload makes another one in its place. What outlives reloads (its clients,
+//! its counters) is its [`PoolFace`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::eject::{EjectRule, Ejector};
+use crate::endpoint::Endpoint;
+use crate::error::PlaneError;
+use crate::hash::{HashKind, HashTag};
+use crate::lane::LaneKey;
+use crate::ring::{Distribution, Ring};
+use crate::stats::PoolCounters;
+
+/// Who says where the servers of a pool are, and so what becomes of requests while one is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Servers {
+    /// The sentinels: requests of a shard without a master are held for the next one.
+    Followed,
+    /// The configuration, as with Twemproxy: there will be no other server, so what cannot be sent is
+    /// answered with the reason at once, and every error of a server is passed on as it is.
+    Fixed {
+        /// Connect when the pool starts, not at the first request.
+        preconnect: bool,
+        /// A server that fails leaves the ring for a while.
+        eject: Option<EjectRule>,
+    },
+}
+
+/// Whose words clients are answered with where both have some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    Redis,
+    Twemproxy,
+}
+
+/// The settings of a pool.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    pub name: String,
+    /// `IP:PORT`, or an absolute path.
+    pub listen: String,
+    /// The permissions of a listener that is a path.
+    pub socket_mode: Option<u32>,
+    /// Connections that may wait to be accepted.
+    pub backlog: i32,
+    /// Whether clients that vanish without a word are noticed by keepalive packets.
+    pub keepalive: bool,
+    /// Name and weight of each shard, in ring order.
+    pub shards: Vec<(String, u32)>,
+    pub hash: HashKind,
+    pub distribution: Distribution,
+    pub hash_tag: Option<HashTag>,
+    pub servers: Servers,
+    pub dialect: Dialect,
+    /// What clients must send with AUTH.
+    pub password: Option<String>,
+    /// What Shoal sends to the servers.
+    pub backend_password: Option<String>,
+    /// The database of a client that has not selected one.
+    pub database: u16,
+    /// Shared connections to each server, of each worker, database and protocol.
+    pub connections: u16,
+    /// How long a request may wait for a server that can take it.
+    pub hold_timeout: Duration,
+    /// Bytes that held requests may take in the whole process.
+    pub hold_bytes: usize,
+    /// How long a request may wait for its answer, counted from its write; zero is off.
+    pub timeout: Duration,
+    /// Clients of the pool in the whole process; zero is no limit.
+    pub client_connections: usize,
+    /// Unanswered requests that one client may have while others are active.
+    pub max_inflight: usize,
+}
+
+impl PoolConfig {
+    /// A pool over shards that sentinels are followed for, with the usual settings.
+    pub fn new(name: &str, listen: &str, shards: Vec<(String, u32)>) -> Self {
+        Self {
+            name: name.to_owned(),
+            listen: listen.to_owned(),
+            socket_mode: None,
+            backlog: 1024,
+            keepalive: false,
+            shards,
+            hash: HashKind::Fnv1a64,
+            distribution: Distribution::Ketama,
+            hash_tag: None,
+            servers: Servers::Followed,
+            dialect: Dialect::Redis,
+            password: None,
+            backend_password: None,
+            database: 0,
+            connections: 1,
+            hold_timeout: Duration::from_secs(4),
+            hold_bytes: 64 << 20,
+            timeout: Duration::ZERO,
+            client_connections: 0,
+            max_inflight: 256,
+        }
+    }
+
+    /// Where the pool listens.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, PlaneError> {
+        let parsed = self.listen.parse();
+        parsed.map_err(|what| PlaneError::Config(format!("pool \"{}\": listen {what}", self.name)))
+    }
+
+    /// Refuses what no pool can be made of.
+    pub(crate) fn check(&self) -> Result<(), PlaneError> {
+        let refuse = |what: &str| Err(PlaneError::Config(format!("pool \"{}\"{what}", self.name)));
+        if self.shards.is_empty() {
+            return refuse(" has no shards");
+        }
+        if self.shards.iter().all(|&(_, weight)| weight == 0) {
+            return refuse(": no shard has a weight");
+        }
+        if self.max_inflight == 0 {
+            return refuse(": max_inflight must be at least 1");
+        }
+        if self.connections == 0 {
+            return refuse(": there must be at least one connection to a server");
+        }
+        self.endpoint().map(|_| ())
+    }
+
+    pub(crate) fn is_fixed(&self) -> bool {
+        matches!(self.servers, Servers::Fixed { .. })
+    }
+
+    /// The connection of the client with this number while it has neither selected a database nor
+    /// negotiated a protocol. A client keeps its connection, and so the order of its requests.
+    pub(crate) fn lane(&self, client: u64) -> LaneKey {
+        LaneKey {
+            database: self.database,
+            index: (client % u64::from(self.connections)) as u16,
+            ..LaneKey::default()
+        }
+    }
+}
+
+/// From a key to the shard that owns it.
+pub(crate) struct Router {
+    hash: HashKind,
+    tag: Option<HashTag>,
+    /// Places of the shards on the ring → their ids; empty if all are ejected.
+    shards: Box<[usize]>,
+    ring: Option<Ring>,
+    /// Draws shards where the distribution is random; a key then has no owner.
+    draws: Option<AtomicU64>,
+}
+
+impl Router {
+    /// The router over those of the pool's shards for which `live` says so; `ids` are theirs.
+    pub(crate) fn new(config: &PoolConfig, ids: &[usize], live: impl Fn(usize) -> bool) -> Self {
+        let places = || (0..ids.len()).filter(|&place| live(place));
+        let ring: Vec<_> = places().map(|at| config.shards[at].clone()).collect();
+        // As in nutcracker, a pool that was given one server asks no hash.
+        let needs_ring = config.shards.len() > 1 && ring.iter().any(|&(_, weight)| weight > 0);
+        Self {
+            hash: config.hash,
+            tag: config.hash_tag,
+            shards: places().map(|place| ids[place]).collect(),
+            ring: needs_ring.then(|| Ring::build(config.distribution, &ring)),
+            draws: (config.distribution == Distribution::Random).then(AtomicU64::default),
+        }
+    }
+
+    /// The id of the shard that owns `key`; `None` if every shard is ejected.
+    pub(crate) fn shard_of(&self, key: &[u8]) -> Option<usize> {
+        let Some(ring) = &self.ring else {
+            return self.shards.first().copied();
+        };
+        if let Some(draws) = &self.draws {
+            return Some(self.shards[ring.shard(scrambled(draws.fetch_add(1, Ordering::Relaxed)))]);
+        }
+        let tagged = match &self.tag {
+            Some(tag) => tag.part(key),
+            None => key,
+        };
+        Some(self.shards[ring.shard(self.hash.hash(tagged))])
+    }
+}
+
+/// The high half of the n-th number of a Weyl sequence after one round of mixing: even enough to spread load.
+fn scrambled(n: u64) -> u32 {
+    let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
+}
+
+/// What is known of a pool by its name, for as long as the process lives.
+pub(crate) struct PoolFace {
+    /// Clients of all workers.
+    pub(crate) clients: AtomicUsize,
+    /// How often a server was ejected.
+    pub(crate) ejections: AtomicU64,
+    /// By worker.
+    pub(crate) counters: Box<[Arc<PoolCounters>]>,
+}
+
+impl PoolFace {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self {
+            clients: AtomicUsize::new(0),
+            ejections: AtomicU64::new(0),
+            counters: (0..workers).map(|_| Arc::default()).collect(),
+        }
+    }
+}
+
+/// A pool as the workers see it.
+pub(crate) struct Pool {
+    pub(crate) config: PoolConfig,
+    pub(crate) face: Arc<PoolFace>,
+    /// The ids of its shards, in ring order.
+    pub(crate) shards: Box<[usize]>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) ejector: Option<Ejector>,
+    /// Is not configured any more: takes no new clients, and lets the old ones finish.
+    pub(crate) leaving: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(config: PoolConfig, face: Arc<PoolFace>, shards: Box<[usize]>) -> Self {
+        let router = Arc::new(Router::new(&config, &shards, |_| true));
+        let ejector = match config.servers {
+            Servers::Fixed {
+                eject: Some(rule), ..
+            } => Some(Ejector::new(rule, config.clone(), shards.clone())),
+            _ => None,
+        };
+        Self {
+            config,
+            face,
+            shards,
+            router,
+            ejector,
+            leaving: false,
+        }
+    }
+
+    /// The same pool as one that is not configured any more.
+    pub(crate) fn left(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            face: self.face.clone(),
+            shards: self.shards.clone(),
+            router: self.router.clone(),
+            ejector: None,
+            leaving: true,
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! What follows when a connection to a server is lost, was not made, or does not answer in time.
+
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::Worker;
+use super::shard::LaneState;
+use crate::backend::{Phase, Progress};
+use crate::coalesce::Outcome;
+use crate::command::Access;
+use crate::inflight::Owner;
+use crate::lane::LaneKey;
+use crate::reactor::Handle;
+use crate::snapshot::NANOS_A_MILLI;
+
+/// How long connecting, and how long the greeting, may take where another server may follow.
+const OPEN_TIMEOUT_MS: u32 = 1000;
+/// How long the last replies of a connection that is not needed any more are waited for.
+const ENDING_MS: u32 = 10_000;
+
+/// Why a connection is given up.
+pub(super) enum Loss {
+    /// The server closed it.
+    Closed,
+    /// A system call failed.
+    Broken(&'static str, Errno),
+    /// It took too long.
+    Silent(String),
+    /// The server is not what it should be, or is not needed.
+    Ours(&'static str),
+    /// The server said or did what it should not.
+    Unfit(String),
+}
+
+impl Loss {
+    pub(super) fn io(doing: &'static str, error: &std::io::Error) -> Self {
+        let number = error.raw_os_error().map(Errno::from_raw_os_error);
+        Self::Broken(doing, number.unwrap_or(Errno::IO))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Closed => "closed by the server".to_owned(),
+            Self::Broken(doing, error) => format!("{doing}: {error}"),
+            Self::Silent(text) | Self::Unfit(text) => text.clone(),
+            Self::Ours(text) => (*text).to_owned(),
+        }
+    }
+
+    /// What a client is told whose request could not be sent because of it: the kernel's words, as
+    /// Twemproxy passes them on.
+    fn reason(&self) -> String {
+        match self {
+            Self::Closed => strerror(Errno::CONNRESET),
+            Self::Broken(_, error) => strerror(*error),
+            Self::Silent(_) => strerror(Errno::TIMEDOUT),
+            Self::Ours(_) | Self::Unfit(_) => self.text(),
+        }
+    }
+}
+
+/// The kernel's words for an error, without its number.
+pub(super) fn strerror(error: Errno) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// A connection that could not be made, while what waited for it is answered.
+pub(super) struct Failing {
+    shard: usize,
+    lane: LaneKey,
+    reason: String,
+}
+
+impl Worker {
+    /// Gives a connection up and decides what becomes of each request on it.
+    pub(super) fn lose_backend(&mut self, handle: Handle, loss: &Loss) {
+        if self.backend(handle).is_none() {
+            return;
+        }
+        let backend = self.backends.remove(handle.index as usize);
+        let (shard, key) = (backend.shard, backend.lane);
+        let fixed = self.shards[shard].fixed;
+        let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
+        if self.shards[shard].serves_lane(key, handle) {
+            if fixed && made {
+                self.shards[shard].lanes.retain(|lane| lane.key != key);
+                self.note_failure(shard, loss);
+            } else {
+                self.lane_failed(shard, key, loss);
+            }
+        } else {
+            self.note_failure(shard, loss);
+        }
+        let half_sent = backend.stream.is_some();
+        let mut requests = backend.dissolve().into_iter();
+        if half_sent && let Some((front, ..)) = requests.next() {
+            // Half a reply is with the client: nothing that could follow would make it whole.
+            if let Owner::Client { client, .. } = front.owner {
+                self.close_client(client);
+            }
+        }
+        for (pending, progress, frame) in requests {
+            if !matches!(pending.owner, Owner::Client { .. }) {
+                continue;
+            }
+            let written = progress == Progress::Written;
+            if written && pending.access == Access::Write {
+                self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
+            } else if written && fixed && pending.held_ms > 0 {
+                // Sent twice and lost twice: a third time would be no better.
+                let line = format!("-ERR {}", loss.reason());
+                self.settle(shard, pending.owner, pending.access, Outcome::NotSent(line));
+            } else {
+                self.hold(shard, key, pending, frame);
+            }
+        }
+        if fixed && made && self.shards[shard].has_waiting() {
+            self.want_lane(shard, key);
+        }
+    }
+
+    /// Plans the next attempt to connect a lane, or answers what waits for it if there is none.
+    pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, loss: &Loss) {
+        self.note_failure(shard, loss);
+        if self.shards[shard].fixed {
+            self.shards[shard].lanes.retain(|lane| lane.key != key);
+            self.shards[shard].last_loss = loss.reason();
+            self.answer_waiting(shard, key, loss.reason());
+            return;
+        }
+        let retry_ms = self.shards[shard].next_retry(self.now.millis);
+        if let Some(lane) = self.shards[shard].lane_mut(key) {
+            lane.state = LaneState::Down { retry_ms };
+        }
+    }
+
+    fn note_failure(&mut self, shard: usize, loss: &Loss) {
+        let counters = &self.shards[shard].counters;
+        match loss {
+            Loss::Closed => counters.closed.add(1),
+            Loss::Broken(..) | Loss::Unfit(_) => counters.broken.add(1),
+            Loss::Silent(_) => counters.timed_out.add(1),
+            Loss::Ours(_) => {}
+        }
+        counters.connection_errors.add(1);
+        self.note_loss(shard, loss.text());
+        if !matches!(loss, Loss::Ours(_)) {
+            self.count_failure(shard);
+        }
+    }
+
+    /// Shows why a shard's connection was last lost; nothing while it is up.
+    pub(super) fn note_loss(&self, shard: usize, text: String) {
+        let errors = &self.snapshot.routes[shard].face.errors;
+        if let Ok(mut last) = errors[self.number].lock() {
+            *last = text;
+        }
+    }
+
+    /// One more failure of a server that may be ejected for it.
+    fn count_failure(&mut self, shard: usize) {
+        if let Some(ejector) = &self.snapshot.pool_of(shard).ejector {
+            if ejector.failed(shard, self.now.nanos) {
+                let face = &self.snapshot.routes[shard].face;
+                face.ejected_at.store(super::wall_micros(), Ordering::Relaxed);
+                let pool = &self.snapshot.pools[face.pool];
+                pool.face.ejections.fetch_add(1, Ordering::Relaxed);
+                self.follow_ejections();
+            }
+        }
+    }
+
+    /// Answers everything that waits for a connection that could not be made.
+    fn answer_waiting(&mut self, shard: usize, key: LaneKey, reason: String) {
+        let (mine, others) = std::mem::take(&mut self.shards[shard].held)
+            .into_iter()
+            .partition(|held| held.lane == key);
+        self.shards[shard].held = others;
+        let pool = self.shards[shard].pool;
+        for held in mine {
+            let held: super::shard::Held = held;
+            self.no_longer_held(pool, &held);
+            let line = format!("-ERR {reason}");
+            self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
+        }
+        let parked = std::mem::take(&mut self.shards[shard].parked);
+        let failing = Failing {
+            shard,
+            lane: key,
+            reason,
+        };
+        let outer = self.failing.replace(failing);
+        for handle in parked {
+            if self.client(handle).is_some_and(|client| client.lane != key) {
+                self.shards[shard].parked.push_back(handle);
+            } else if self.unpark(handle, shard) {
+                self.take_from_input(handle);
+            }
+        }
+        self.failing = outer;
+    }
+
+    /// Why this lane cannot be connected, while what waited for it is being answered.
+    pub(super) fn failing_reason(&self, shard: usize, lane: LaneKey) -> Option<String> {
+        let failing = self.failing.as_ref()?;
+        (failing.shard == shard && failing.lane == lane).then(|| failing.reason.clone())
+    }
+
+    /// Gives up connections that take too long to open or to end, and requests that take too long to be
+    /// answered.
+    pub(super) fn expire_backends(&mut self) {
+        let millis = self.now.millis;
+        let slow: Vec<(Handle, u32)> = self
+            .backends
+            .iter()
+            .filter(|(_, backend)| backend.phase != Phase::Ready)
+            .map(|(_, backend)| (backend, self.phase_limit(backend.shard, backend.phase)))
+            .filter(|(backend, limit)| millis.wrapping_sub(backend.since_ms) >= *limit)
+            .map(|(backend, limit)| (backend.handle, limit))
+            .collect();
+        for (backend, limit) in slow {
+            let text = format!("no answer for {:.1} s", f64::from(limit) / 1e3);
+            self.lose_backend(backend, &Loss::Silent(text));
+        }
+        if !self.has_request_deadlines() {
+            return;
+        }
+        for index in 0..self.backends.capacity() {
+            let Some(backend) = self.backends.get(index) else {
+                continue;
+            };
+            let shard = backend.shard;
+            let timeout = self.snapshot.pool_of(shard).config.timeout.as_millis() as u32;
+            // A reply that is half passed on can no longer be replaced by an error.
+            if timeout == 0 || backend.stream.is_some() {
+                continue;
+            }
+            while let Some(late) = self
+                .backends
+                .get_mut(index)
+                .and_then(|backend| backend.expire(millis, timeout))
+            {
+                self.shards[shard].counters.timeouts.add(1);
+                self.note_silence(shard, late.at_ms);
+                self.settle_late(shard, late.owner, late.access, timeout);
+            }
+        }
+    }
+
+    fn phase_limit(&self, shard: usize, phase: Phase) -> u32 {
+        match phase {
+            Phase::Ending => ENDING_MS,
+            Phase::Connecting | Phase::Greeting if self.shards[shard].fixed => {
+                (self.hold_nanos(self.shards[shard].pool) / NANOS_A_MILLI) as u32
+            }
+            _ => OPEN_TIMEOUT_MS,
+        }
+    }
+
+    /// Some pool has a `timeout` and something unanswered.
+    pub(super) fn has_request_deadlines(&self) -> bool {
+        let any = self
+            .snapshot
+            .pools
+            .iter()
+            .any(|pool| !pool.config.timeout.is_zero());
+        any && self
+            .backends
+            .iter()
+            .any(|(_, backend)| backend.has_inflight())
+    }
+
+    /// A request that was sent at this time was not answered in time. All that were under way together
+    /// are one failure of the server, as they are where such a failure ends the connection.
+    fn note_silence(&mut self, shard: usize, sent_ms: u32) {
+        let since = self.shards[shard].silent_ms;
+        if since.is_some_and(|since| sent_ms.wrapping_sub(since).cast_signed() < 0) {
+            return;
+        }
+        self.shards[shard].silent_ms = Some(self.now.millis);
+        self.shards[shard].counters.timed_out.add(1);
+        self.count_failure(shard);
+    }
+
+    fn settle_late(&mut self, shard: usize, owner: Owner, access: Access, timeout: u32) {
+        let outcome = if self.shards[shard].fixed {
+            Outcome::NotSent(format!("-ERR {}", strerror(Errno::TIMEDOUT)))
+        } else if access == Access::Write {
+            Outcome::Unknown
+        } else {
+            let name = self.snapshot.shard_name(shard);
+            Outcome::NotSent(format!(
+                "-ERR shard \"{name}\" did not answer within {timeout} ms"
+            ))
+        };
+        self.settle(shard, owner, access, outcome);
+    }
+}
