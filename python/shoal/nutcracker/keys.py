@@ -4,6 +4,7 @@ From this table come the parser, its messages, the reference page and the lines 
 default or rule reads it here. Called by `file` and `reference`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -42,6 +43,11 @@ class Key:
         return self.field or self.name
 
 
+def _one_of(names: Sequence[str]) -> str:
+    *most, last = (f"`{name}`" for name in names)
+    return f"{', '.join(most)} or {last}"
+
+
 NUMBER = Kind("a number", kinds.number())
 MILLISECONDS = Kind("milliseconds", kinds.number())
 BOOLEAN = Kind("`true` or `false`", kinds.boolean)
@@ -61,7 +67,7 @@ _TABLE = (
         "How many clients may be connected at once; 0 is no limit.",
         "Enforced here; nutcracker reads it and does nothing with it.",
     ),
-    Key("hash", Kind("a hash's name", kinds.choice("hash", HASHES)), "fnv1a_64", "Which hash of the key."),
+    Key("hash", Kind(_one_of(HASHES), kinds.choice("hash", HASHES)), "fnv1a_64", "Which hash of the key."),
     Key(
         "hash_tag",
         Kind("two characters", kinds.hash_tag),
@@ -70,7 +76,7 @@ _TABLE = (
     ),
     Key(
         "distribution",
-        Kind("`ketama`, `modula` or `random`", kinds.choice("distribution", DISTRIBUTIONS)),
+        Kind(_one_of(DISTRIBUTIONS), kinds.choice("distribution", DISTRIBUTIONS)),
         "ketama",
         "How a hash finds its server.",
     ),
@@ -96,8 +102,8 @@ _TABLE = (
         "redis",
         BOOLEAN,
         False,
-        "The pool speaks Redis's protocol.",
-        "It must be true: Shoal serves Redis pools only.",
+        "The pool speaks Redis's protocol; it must be true.",
+        "Shoal serves Redis pools only.",
     ),
     Key(
         "redis_auth",
