@@ -1,0 +1,146 @@
+"""The flags of nutcracker's command line, declared once, and what reads them.
+
+Rule: what nutcracker takes is taken and what it refuses is refused, in its own words (without the program's name in
+front); abbreviations, order and arguments that are no flags are as getopt_long has them. Where its count would
+overflow, ours says so. Exit codes and output are the caller's. Called by the command that stands in for nutcracker.
+"""
+
+import getopt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shoal.errors import ConfigError
+from shoal.nutcracker.kinds import MOST, digits
+from shoal.topology.values import MAX_PORT, closest
+
+MOST_VERBOSE: Final = 11
+MBUF_BYTES: Final = (512, 16 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """A command line. `given` has the long names of the flags that stood in it; the others have their defaults."""
+
+    help: bool
+    version: bool
+    test_conf: bool
+    daemonize: bool
+    describe_stats: bool
+    verbose: int
+    output: str
+    conf_file: str
+    stats_port: int
+    stats_addr: str
+    stats_interval: int
+    pid_file: str | None
+    mbuf_size: int
+    given: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One flag. `needs` is what its value must be; a flag without one is a switch."""
+
+    short: str
+    long: str
+    help: str
+    default: Any = False
+    metavar: str = ""
+    needs: str = ""
+    read: Callable[["Flag", str], Any] = lambda _, text: text
+    note: str = ""
+
+    @property
+    def attribute(self) -> str:
+        return self.long.replace("-", "_")
+
+    def lacks(self) -> ConfigError:
+        return ConfigError(f"option -{self.short} requires {self.needs}")
+
+
+def _number(flag: Flag, text: str) -> int:
+    value = digits(text)
+    if value is None or value > MOST:
+        raise flag.lacks()
+    return value
+
+
+def _level(flag: Flag, text: str) -> int:
+    value = digits(text)
+    if value is None:
+        raise flag.lacks()
+    return min(value, MOST_VERBOSE)
+
+
+def _port(flag: Flag, text: str) -> int:
+    value = digits(text)
+    if value is None:
+        raise flag.lacks()
+    if not 1 <= value <= MAX_PORT:
+        raise ConfigError(f"option -{flag.short} value {text} is not a valid port", hint=f"from 1 to {MAX_PORT}")
+    return value
+
+
+def _mbuf(flag: Flag, text: str) -> int:
+    value, (least, most) = digits(text), MBUF_BYTES
+    if not value:
+        raise ConfigError(f"option -{flag.short} requires a non-zero number")
+    if not least <= value <= most:
+        raise ConfigError(f"mbuf chunk size must be between {least} and {most} bytes")
+    return value
+
+
+_TABLE = (
+    Flag("h", "help", "print this and exit"),
+    Flag("V", "version", "print the version and exit"),
+    Flag("t", "test-conf", "check the file and exit: 0 if it is right, 1 if not"),
+    Flag("d", "daemonize", "go on in the background"),
+    Flag("D", "describe-stats", "say what each figure of the stats means, and exit"),
+    Flag("v", "verbose", "how much to log, from 0 to 11", 5, "N", "a number", _level),
+    Flag("o", "output", "where to log", "/var/log/nutcracker/nutcracker.log", "S", "a file name"),
+    Flag("c", "conf-file", "the file with the pools", "/etc/nutcracker/nutcracker.yml", "S", "a file name"),
+    Flag("s", "stats-port", "where the stats are served", 22222, "N", "a number", _port),
+    Flag("a", "stats-addr", "the address they are served on", "0.0.0.0", "S", "a string"),
+    Flag("i", "stats-interval", "milliseconds between two sums of the stats", 30000, "N", "a number", _number),
+    Flag("p", "pid-file", "where to write the process's number", None, "S", "a file name"),
+    Flag(
+        *("m", "mbuf-size", "bytes in a buffer, from 512 to 16777216", 16384, "N", "a number", _mbuf),
+        note="Checked, and then ignored: Shoal's buffers grow by themselves.",
+    ),
+)
+
+FLAGS: Final = {flag.long: flag for flag in _TABLE}
+_BY_OPTION: Final = {f"-{flag.short}": flag for flag in _TABLE} | {f"--{flag.long}": flag for flag in _TABLE}
+
+
+def parse_flags(argv: Sequence[str]) -> Flags:
+    """Read the arguments after the program's name; ConfigError if nutcracker would take them for wrong."""
+    short = "".join(flag.short + (":" if flag.needs else "") for flag in _TABLE)
+    long = [flag.long + ("=" if flag.needs else "") for flag in _TABLE]
+    try:
+        options, _ = getopt.gnu_getopt(list(argv), short, long)
+    except getopt.GetoptError as error:
+        raise _wrong(error) from None
+    values: dict[str, Any] = {flag.attribute: flag.default for flag in _TABLE}
+    for option, text in options:
+        flag = _BY_OPTION[option]
+        values[flag.attribute] = flag.read(flag, text) if flag.needs else True
+    return Flags(**values, given=frozenset(_BY_OPTION[option].long for option, _ in options))
+
+
+def _wrong(error: getopt.GetoptError) -> ConfigError:
+    """What nutcracker says; it has no words for a long option that it does not know."""
+    dashes = "--" if error.msg.startswith("option --") else "-"
+    flag = _BY_OPTION.get(f"{dashes}{error.opt}")
+    if flag is not None:
+        return (
+            flag.lacks() if flag.needs else ConfigError(f"invalid option -- '{flag.short}'", hint="it takes no value")
+        )
+    if dashes == "-":
+        return ConfigError(f"invalid option -- '{error.opt}'")
+    meant = [f"--{name}" for name in FLAGS if name.startswith(error.opt)] or closest(error.opt, FLAGS)
+    hint = (
+        f"did you mean --{meant}?" if isinstance(meant, str) else f"it may be {' or '.join(meant)}" if meant else None
+    )
+    return ConfigError(f"invalid option -- '{error.opt}'", hint=hint)
