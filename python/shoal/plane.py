@@ -10,16 +10,15 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import _native
-from shoal.errors import PlaneError, PortInUseError
+from shoal.errors import PlaneError, PortInUseError, ShoalError
+from shoal.topology.values import Endpoint, UnixSocket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED: int = _native.NO_LEASE_NEEDED
 """A `Route.lease_until_ns` that never ends."""
@@ -34,11 +33,34 @@ class ShardSpec:
 
 
 @dataclass(frozen=True)
+class Ejection:
+    """A server leaves the ring after so many failures in a row, for so long."""
+
+    failures: int
+    retry_ms: int
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The servers of a pool are where its file says, and nowhere else: nothing waits for another one.
+
+    Errors are then passed on as they are, and connections opened when they are needed, or at the start with
+    `preconnect`.
+    """
+
+    preconnect: bool = False
+    ejection: Ejection | None = None
+
+
+@dataclass(frozen=True)
 class PoolSpec:
     """What the workers need to know of a pool; sizes in bytes, times in milliseconds.
 
-    `password` is what clients must send, `backend_password` what the masters ask for. `hold_bytes` counts for the
-    whole process. A `timeout_ms` or `client_connections` of 0 is no limit.
+    `listen` is IP:PORT or an absolute path, which gets `socket_mode`. `password` is what clients must send,
+    `backend_password` what the servers ask for, `database` what a client has that selects none. Each worker has
+    `connections` to every server, for each database and protocol in use. `hold_bytes` counts for the whole process.
+    A `timeout_ms` or `client_connections` of 0 is no limit. `fixed` is None where sentinels are followed.
+    `twemproxy_words` answers AUTH in nutcracker's words.
     """
 
     name: str
@@ -47,13 +69,20 @@ class PoolSpec:
     hash: str = "fnv1a_64"
     distribution: str = "ketama"
     hash_tag: str | None = None
-    password: str | None = None
-    backend_password: str | None = None
+    fixed: Fixed | None = None
+    twemproxy_words: bool = False
+    password: str | None = field(default=None, repr=False)
+    backend_password: str | None = field(default=None, repr=False)
+    database: int = 0
+    connections: int = 1
     hold_timeout_ms: int = 4000
     hold_bytes: int = 64 * 1024 * 1024
     timeout_ms: int = 0
     client_connections: int = 0
     max_inflight: int = 256
+    backlog: int = 1024
+    keepalive: bool = False
+    socket_mode: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +91,7 @@ class Route:
 
     pool: str
     shard: str
-    endpoint: Endpoint | None
+    endpoint: Endpoint | UnixSocket | None
     lease_until_ns: int = 0
 
 
@@ -105,7 +134,7 @@ class Plane:
     """
 
     def __init__(self, pools: Sequence[PoolSpec], workers: int) -> None:
-        self._order = [(pool.name, shard.name) for pool in pools for shard in pool.shards]
+        self._order = _order(pools)
         try:
             self._plane = _native.Plane(pools, workers)
         except ValueError as error:
@@ -116,28 +145,30 @@ class Plane:
         try:
             self._plane.start()
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUseError(
-                    f"the proxy cannot listen: {error.strerror}",
-                    hint="stop what uses the port, or give the proxy another one",
-                ) from error
-            raise PlaneError(f"the proxy cannot start: {error.strerror or error}") from error
+            raise _cannot_listen(error) from error
         except ValueError as error:
             raise PlaneError(str(error)) from error
 
     def apply(self, epoch: int, routes: Sequence[Route]) -> None:
         """Makes `routes` the state to serve. Leases of shards whose endpoint changes end at once."""
-        by_shard = {(route.pool, route.shard): route for route in routes}
         try:
-            native = [
-                (_address(route.endpoint), route.lease_until_ns) for route in (by_shard[key] for key in self._order)
-            ]
-        except KeyError as error:
-            raise PlaneError(f"the snapshot has no route for {error}") from error
-        try:
-            self._plane.apply(epoch, native)
+            self._plane.apply(epoch, _in_order(self._order, routes))
         except ValueError as error:
             raise PlaneError(str(error)) from error
+
+    def reload(self, pools: Sequence[PoolSpec], epoch: int, routes: Sequence[Route]) -> None:
+        """Makes these pools with these routes the state to serve, without losing a client of a pool that stays.
+
+        A pool that listens elsewhere does so when this returns; if it cannot, nothing has changed.
+        """
+        order = _order(pools)
+        try:
+            self._plane.reload(pools, epoch, _in_order(order, routes))
+        except OSError as error:
+            raise _cannot_listen(error) from error
+        except ValueError as error:
+            raise PlaneError(str(error)) from error
+        self._order = order
 
     def acked_epoch(self) -> int:
         """The epoch that every worker has reached."""
@@ -160,15 +191,45 @@ class Plane:
         return self._plane.stop(drain_ms)
 
 
-def _address(endpoint: Endpoint | None) -> tuple[str, int] | None:
-    if endpoint is None:
-        return None
+def _order(pools: Sequence[PoolSpec]) -> list[tuple[str, str]]:
+    return [(pool.name, shard.name) for pool in pools for shard in pool.shards]
+
+
+def _in_order(order: Sequence[tuple[str, str]], routes: Sequence[Route]) -> list[tuple[str | None, int]]:
+    by_shard = {(route.pool, route.shard): route for route in routes}
     try:
-        return str(ipaddress.ip_address(endpoint.host)), endpoint.port
+        wanted = [by_shard[key] for key in order]
+    except KeyError as error:
+        raise PlaneError(f"the snapshot has no route for {error}") from error
+    return [(_address(route.endpoint), route.lease_until_ns) for route in wanted]
+
+
+def _cannot_listen(error: OSError) -> ShoalError:
+    if error.errno == errno.EADDRINUSE:
+        return PortInUseError(
+            f"the proxy cannot listen: {error.strerror}",
+            hint="stop what uses the port, or give the proxy another one",
+        )
+    return PlaneError(f"the proxy cannot start: {error.strerror or error}")
+
+
+def _address(endpoint: Endpoint | UnixSocket | None) -> str | None:
+    if endpoint is None or isinstance(endpoint, UnixSocket):
+        return endpoint and endpoint.path
+    try:
+        ipaddress.ip_address(endpoint.host)
     except ValueError:
-        pass
+        found = resolve(endpoint)
+        if found is None:
+            raise PlaneError(f"the host of {endpoint} has no address", hint="use an IP address") from None
+        return str(found)
+    return str(endpoint)
+
+
+def resolve(endpoint: Endpoint) -> Endpoint | None:
+    """The endpoint with its host's first address; None if the name has none now. Asks the name server: it may wait."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise PlaneError(f"the host of {endpoint} has no address: {error}", hint="use an IP address") from error
-    return str(found[0][4][0]), endpoint.port
+    except OSError:
+        return None
+    return Endpoint(str(found[0][4][0]), endpoint.port)

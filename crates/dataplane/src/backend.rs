@@ -232,7 +232,7 @@ impl Backend {
     /// What is on the connection now.
     pub(crate) fn load(&self) -> Load {
         let mut load = Load {
-            connections: 1,
+            connections: u64::from(!matches!(self.phase, Phase::Connecting)),
             unanswered: self.fifo.len() as u64,
             unanswered_bytes: self.output.len() as u64,
             ..Load::default()

@@ -58,6 +58,12 @@ impl Split {
         self.waiting == 0
     }
 
+    /// Some part has no reply of its server.
+    pub(crate) fn lost_a_part(&self) -> bool {
+        let replied = |part: &Part| matches!(part.outcome, Some(Outcome::Reply(_)));
+        !self.parts.iter().all(replied)
+    }
+
     /// The one answer; `write` says whether the request changes data.
     pub(crate) fn answer<'n>(&self, write: bool, name: impl Fn(usize) -> &'n str) -> Vec<u8> {
         if let Some(failure) = self.failure(write, &name) {

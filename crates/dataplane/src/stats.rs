@@ -78,6 +78,8 @@ counters! {
         broken,
         /// Of these, not open in time; and times that a server that is open answered nothing in time.
         timed_out,
+        /// Connections that were begun.
+        attempts,
         /// Connections open now.
         connections,
         /// Requests not yet written to the server now.
@@ -113,8 +115,8 @@ counters! {
         left,
         /// Clients lost to an error of their connection or of their protocol.
         lost,
-        /// Requests that no server could take.
-        unforwarded,
+        /// Requests answered with an error of the proxy's own, because of their server.
+        errors,
         /// Parts of requests that went to several shards.
         fragments,
     }

@@ -214,7 +214,7 @@ impl Worker {
     fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
         if let Some(client) = self.client(handle) {
             let pool = usize::from(client.pool);
-            self.pools[pool].counters.unforwarded.add(1);
+            self.pools[pool].counters.errors.add(1);
         }
         self.answer(handle, format!("-ERR {reason}\r\n").as_bytes())
     }

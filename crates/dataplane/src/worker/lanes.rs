@@ -59,6 +59,7 @@ impl Worker {
             .map(|lane| lane.key)
             .collect();
         for key in due {
+            self.shards[shard].counters.attempts.add(1);
             match socket::connect(&endpoint) {
                 Ok(socket) => self.opening(shard, key, socket),
                 Err(error) => self.lane_failed(shard, key, &Loss::io("connect", &error)),

@@ -263,6 +263,7 @@ impl Worker {
         }
         let snapshot = self.snapshot.clone();
         let name = |shard: usize| snapshot.shard_name(shard);
+        let ours = !matches!(outcome, Outcome::Reply(_));
         let Some(client) = self.client(handle) else {
             return;
         };
@@ -273,6 +274,8 @@ impl Worker {
                 Outcome::Unknown => lost(access, name(shard)).into_bytes().into(),
             };
             client.deliver(sequence, &reply);
+            let counters = &self.pools[self.shards[shard].pool].counters;
+            counters.errors.add(u64::from(ours));
         } else {
             let Some(Slot::Split(split)) = client.slots.get_mut(sequence) else {
                 return;
@@ -281,7 +284,10 @@ impl Worker {
                 return;
             }
             let reply = split.answer(access == Access::Write, name);
+            let ours = split.lost_a_part();
             client.deliver(sequence, &reply);
+            let counters = &self.pools[self.shards[shard].pool].counters;
+            counters.errors.add(u64::from(ours));
         }
         self.delivered(handle);
     }
