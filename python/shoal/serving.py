@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Address = Endpoint | UnixSocket
 
 FIXED_PATIENCE_MS = 5000
-"""How long a request waits for a connection to a fixed server in a pool without `timeout`; nutcracker waits for ever."""
+"""Longest wait for a connection to a fixed server in a pool without `timeout`; nutcracker waits for ever."""
 
 
 @dataclass(frozen=True, slots=True)
