@@ -63,12 +63,16 @@ class _Reading:
         self.errors.append(((line, column), ConfigError(_printed(what), where=where, hint=hint)))
 
     def _flaw(self, flaw: Flaw) -> None:
+        """Pass a flaw on, in nutcracker's words; below a key only lists go on, and what else is there is refused."""
+        path = flaw.path[:1] + tuple(_key(part) if isinstance(part, str) else part for part in flaw.path[1:])
+        if any(isinstance(part, str) for part in path[2:]):
+            return
         what = flaw.what
-        if flaw.first and len(flaw.path) == 1:
-            what = f"there are pools with same name '{flaw.path[0]}' (first in line {flaw.first})"
+        if flaw.first and len(path) == 1:
+            what = f"there are pools with same name '{path[0]}' (first in line {flaw.first})"
         elif flaw.first:
-            what = f"{_directive(str(flaw.path[-1]))} is a duplicate (first in line {flaw.first})"
-        self.note(flaw.path, what, flaw.hint, flaw.place)
+            what = f"{_directive(str(path[-1]))} is a duplicate (first in line {flaw.first})"
+        self.note(path, what, flaw.hint, flaw.place)
 
     # ------------------------------------------------------------------------------------------------------------ pools
 
@@ -97,7 +101,8 @@ class _Reading:
             )
             return None
         if not isinstance(settings, dict):
-            self.note((name,), f"pool '{name}' has no settings, but {_kind_of(settings)}", _POOL_FORM)
+            what = f"pool '{name}' has no settings" + (f", but {_kind_of(settings)}" if settings else "")
+            self.note((name,), what, "indent it, below its pool's name" if name in KEYS else _POOL_FORM)
             return None
         values = {key.attribute: self._value(name, key, settings) for key in KEYS.values()}
         for word in settings:
@@ -114,11 +119,10 @@ class _Reading:
         return Pool(name=name, line=self.read.place((name,))[0], **values)
 
     def _unknown(self, pool: str, word: str) -> None:
-        """Say that there is no such key. Of `redis_auth:secret` (no space, in braces) only the key is shown."""
-        key, colon, _ = word.partition(":")
+        key = _key(word)
         guess = closest(key.lower(), KEYS)
         hint = f'did you mean "{guess}"?' if guess else f"known here: {', '.join(KEYS)}"
-        if colon and key in KEYS:
+        if key in KEYS:
             hint = "put a space after the colon"
         self.note((pool, key), f"{_directive(key)} is unknown", hint, self.read.place((pool, word)))
 
@@ -140,7 +144,11 @@ class _Reading:
             hint = "put it in quotes" if key.name == "hash_tag" else key.kind.written.replace("`", '"')
             self.note(path, f"{directive} has an invalid value: {_kind_of(value)}", hint)
         elif not value:
-            self.note(path, f"{directive} is empty", key.kind.written.replace("`", '"'))
+            self.note(
+                path,
+                f"{directive} {'has an empty item' if key.kind.listed else 'is empty'}",
+                key.kind.written.replace("`", '"'),
+            )
         elif not _is_text(value):
             self.note(path, f"{directive} has a character that is none")
         else:
@@ -184,6 +192,11 @@ class _Reading:
 
 def _directive(name: str) -> str:
     return f"directive {shown(name)}"
+
+
+def _key(word: str) -> str:
+    """A key as an error shows it: of `redis_auth:secret`, written without a space, only what is no secret."""
+    return word.partition(":")[0]
 
 
 def _printed(text: str) -> str:
