@@ -73,6 +73,10 @@ def test_what_is_taken(argv: list[str], expected: dict[str, object]) -> None:
         (["-p"], "option -p requires a file name"),
         (["-a"], "option -a requires a string"),
         (["--help=x"], "invalid option -- 'h'"),
+        (["-h", "-Z"], "invalid option -- 'Z'"),
+        (["-s", "0", "-Z"], "option -s value 0 is not a valid port"),
+        (["-Z", "-s", "0"], "invalid option -- 'Z'"),
+        (["-m", "1", "-c"], "mbuf chunk size must be between 512 and 16777216 bytes"),
     ],
 )
 def test_what_is_refused_in_nutcracker_s_words(argv: list[str], message: str) -> None:

@@ -96,9 +96,8 @@ class _Reading:
 
     def _pool(self, name: str, settings: Any, listens: dict[str, Listen]) -> Pool | None:
         if not name or not name.isprintable():
-            self.note(
-                (), f"{shown(name)} cannot be a pool's name", "text that can be printed", self.read.place((name,))
-            )
+            what = f"{shown(name)} cannot be a pool's name"
+            self.note((), what, "text that can be printed", self.read.place((name,)))
             return None
         if not isinstance(settings, dict):
             what = f"pool '{name}' has no settings" + (f", but {_kind_of(settings)}" if settings else "")
@@ -132,7 +131,7 @@ class _Reading:
         if key.name not in settings:
             if key.default is REQUIRED:
                 what = f"pool '{pool}' has no servers" if key.kind.listed else f'directive "{key.name}:" is missing'
-                self.note((pool, key.name), what, key.kind.written.replace("`", '"'))
+                self.note((pool, key.name), what, key.kind.hint)
                 return _WRONG
             return key.default
         value = settings[key.name]
@@ -141,14 +140,11 @@ class _Reading:
     def _scalar(self, path: document.Path, key: Key, value: Any) -> Any:
         directive = _directive(key.name)
         if not isinstance(value, str):
-            hint = "put it in quotes" if key.name == "hash_tag" else key.kind.written.replace("`", '"')
+            hint = "put it in quotes" if key.name == "hash_tag" else key.kind.hint
             self.note(path, f"{directive} has an invalid value: {_kind_of(value)}", hint)
         elif not value:
-            self.note(
-                path,
-                f"{directive} {'has an empty item' if key.kind.listed else 'is empty'}",
-                key.kind.written.replace("`", '"'),
-            )
+            empty = "has an empty item" if key.kind.listed else "is empty"
+            self.note(path, f"{directive} {empty}", key.kind.hint)
         elif not _is_text(value):
             self.note(path, f"{directive} has a character that is none")
         else:
@@ -163,7 +159,7 @@ class _Reading:
         path = (pool, key.name)
         if not isinstance(value, list) or not value:
             got = "an empty list" if value == [] else _kind_of(value)
-            self.note(path, f"{_directive(key.name)} is not a list, but {got}", key.kind.written.replace("`", '"'))
+            self.note(path, f"{_directive(key.name)} is not a list, but {got}", key.kind.hint)
             return _WRONG
         items, lines = [], []
         for index, text in enumerate(value):
@@ -178,15 +174,14 @@ class _Reading:
     def _twice(self, path: tuple[str, str], items: list[Any], lines: list[int]) -> None:
         """No server's label, and no sentinel, stands in a list twice: a ring has one place for a name."""
         first: dict[str, int] = {}
+        hint = "a name after the weight tells two apart" if path[1] == "servers" else None
         for index, item in enumerate(items):
             if item is _WRONG:
                 continue
             name = item.label if isinstance(item, Server) else str(item)
             if name in first:
                 what = f"pool '{path[0]}' has {path[1]} with same name '{name}' (first in line {first[name]})"
-                self.note(
-                    (*path, index), what, "a name after the weight tells two apart" if path[1] == "servers" else None
-                )
+                self.note((*path, index), what, hint)
             first.setdefault(name, lines[index])
 
 

@@ -45,6 +45,11 @@ class Kind:
     read: Callable[[str], Any]
     listed: bool = False
 
+    @property
+    def hint(self) -> str:
+        """How it is written, for an error."""
+        return self.written.replace("`", '"')
+
 
 def digits(text: str) -> int | None:
     """A decimal number; None if it is none. Beyond `MOST` it is `MOST` + 1, however long it is."""
