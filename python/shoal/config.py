@@ -28,7 +28,6 @@ from shoal.topology import Topology, problems
 
 KeyPath = tuple[str | int, ...]
 
-_MOST_BYTES = 4 << 20
 _NAMED = frozenset({"shards", "hosts", "redis", "pools"})
 """Sections of named things, of which one may be broken and the others still be judged."""
 
@@ -189,21 +188,7 @@ def _below(paths: set[KeyPath], key: Any) -> set[KeyPath]:
 
 
 def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        text = content.decode("utf-8")
-    except FileNotFoundError:
-        hint = "give it with -f, or write one with `shoal init`"
-        raise ConfigError("there is no topology file", where=str(path), hint=hint) from None
-    except OSError as error:
-        raise ConfigError(f"the topology cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ConfigError("the topology is not UTF-8 text", where=f"{path}:{line}") from None
-    if len(content) > _MOST_BYTES:
-        raise ConfigError("the topology is larger than 4 MB", where=str(path))
-    return text
+    return document.text_of(path, "give it with -f, or write one with `shoal init`")
 
 
 def _resolve_engine(data: dict[str, Any], directory: Path) -> None:

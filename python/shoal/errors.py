@@ -1,7 +1,7 @@
 """The errors of Shoal: one tree, and one way to say what happened, where, and what to do.
 
     ShoalError
-    ├── ConfigError      the topology file: unreadable, unknown key, wrong type, contradiction     (exit 2)
+    ├── ConfigError      a file or flag: unreadable, unknown key, wrong type, contradiction        (exit 2)
     ├── EngineError      no redis-server or valkey-server that can be used                         (exit 2)
     ├── StateError       the state directory: another cluster's, not writable, in use              (exit 2)
     ├── PortInUseError   somebody else listens where a part of ours must                           (exit 2)
@@ -42,7 +42,7 @@ class ShoalError(Exception):
 
 
 class ConfigError(ShoalError):
-    """The topology cannot be used; `where` reads "shoal.yaml:12:5 shards.a.replicas"."""
+    """A configuration cannot be used; `where` reads "shoal.yaml:12:5 shards.a.replicas"."""
 
     exit_code = 2
 
@@ -58,12 +58,12 @@ class ConfigError(ShoalError):
         self.parts = tuple(parts)
 
     @classmethod
-    def together(cls, errors: Sequence["ConfigError"]) -> Self:
+    def together(cls, errors: Sequence["ConfigError"], noun: str = "topology") -> Self:
         """One error for all the problems of a file, in the order given."""
         first = errors[0]
         if len(errors) == 1:
             return cls(first.what, where=first.where, hint=first.hint)
-        return cls(f"{len(errors)} problems in the topology", parts=errors)
+        return cls(f"{len(errors)} problems in the {noun}", parts=errors)
 
     def __str__(self) -> str:
         if not self.parts:

@@ -123,8 +123,9 @@ not YAML: found character '@' that cannot start any token
         (
             "cluster: *nobody\n",
             snapshot("""\
-not YAML: found undefined alias 'nobody'
-  at: shoal.yaml:1:10\
+not YAML: a value that begins with * stands for an anchor (&), and there is none of that name
+  at: shoal.yaml:1:10
+  hint: put the value in quotes\
 """),
         ),
         (

@@ -29,7 +29,7 @@ from shoal.topology.model import (
     majority,
 )
 from shoal.topology.rules import Problem, problems
-from shoal.topology.values import Duration, Endpoint, Place, Size
+from shoal.topology.values import Duration, Endpoint, Place, Size, UnixSocket
 
 __all__ = [
     "LOCAL",
@@ -53,6 +53,7 @@ __all__ = [
     "Size",
     "Ssh",
     "Topology",
+    "UnixSocket",
     "Vip",
     "lay_out",
     "majority",

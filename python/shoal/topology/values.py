@@ -123,7 +123,7 @@ def split_listen(text: str) -> tuple[str | None, int | None]:
 
 
 class Endpoint(NamedTuple):
-    """Where a socket listens: a literal address and a port."""
+    """Where a socket listens: a literal address (in a nutcracker.yml also a name) and a port."""
 
     host: str
     port: int
@@ -138,6 +138,16 @@ class Endpoint(NamedTuple):
         if port is None:
             raise ValueError(f"{shown(text)} has no port")
         return cls(host, port)
+
+
+class UnixSocket(NamedTuple):
+    """Where a socket listens in the file system; `mode` is what it gets there, None what the umask leaves."""
+
+    path: str
+    mode: int | None = None
+
+    def __str__(self) -> str:
+        return self.path
 
 
 class Place(BaseModel):

@@ -1,0 +1,147 @@
+"""Every key that a pool of a nutcracker.yml may have, declared once.
+
+From this table come the parser, its messages, the reference page and the lines of `-h`. Rule: whoever needs a key's
+default or rule reads it here. Called by `file` and `reference`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from shoal.nutcracker import kinds
+from shoal.nutcracker.kinds import Kind
+from shoal.topology.model import Hash
+
+HASHES: Final = get_args(Hash)
+DISTRIBUTIONS: Final = ("ketama", "modula", "random")
+
+
+class Required:
+    """The default of a key that has none."""
+
+
+REQUIRED: Final = Required()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key: its name and the Pool's field, what may stand there, what holds without it, and what it does.
+
+    `note` says where Shoal differs from nutcracker 0.5.0. `secret` values are never shown.
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    note: str = ""
+    field: str = ""
+    secret: bool = False
+
+    @property
+    def attribute(self) -> str:
+        return self.field or self.name
+
+
+NUMBER = Kind("a number", kinds.number())
+MILLISECONDS = Kind("milliseconds", kinds.number())
+BOOLEAN = Kind("`true` or `false`", kinds.boolean)
+
+_TABLE = (
+    Key(
+        "listen",
+        Kind("`host:port`, or `/path [octal mode]`", kinds.listen),
+        REQUIRED,
+        "Where clients connect: an address and port, or a unix socket and its mode.",
+        "Two pools that would take the same port or socket are refused here, not when the second one binds.",
+    ),
+    Key(
+        "client_connections",
+        NUMBER,
+        0,
+        "How many clients may be connected at once; 0 is no limit.",
+        "Enforced here; nutcracker reads it and does nothing with it.",
+    ),
+    Key("hash", Kind("a hash's name", kinds.choice("hash", HASHES)), "fnv1a_64", "Which hash of the key."),
+    Key(
+        "hash_tag",
+        Kind("two characters", kinds.hash_tag),
+        None,
+        "Two characters: only what stands between them in a key is hashed.",
+    ),
+    Key(
+        "distribution",
+        Kind("`ketama`, `modula` or `random`", kinds.choice("distribution", DISTRIBUTIONS)),
+        "ketama",
+        "How a hash finds its server.",
+    ),
+    Key(
+        "timeout",
+        MILLISECONDS,
+        0,
+        "How long a request waits for its server; 0 is for ever.",
+        "Each request is timed on its own here; nutcracker closes the server's connection and fails all that wait.",
+        field="timeout_ms",
+    ),
+    Key("backlog", NUMBER, 512, "How many connections the kernel may keep waiting to be accepted."),
+    Key("tcpkeepalive", BOOLEAN, False, "Ask the kernel to probe idle client connections."),
+    Key(
+        "reuseport",
+        BOOLEAN,
+        False,
+        "Let other processes listen on the same port.",
+        "Later than nutcracker 0.5.0, which refuses the key.",
+    ),
+    Key("preconnect", BOOLEAN, False, "Open one connection to every server at the start."),
+    Key(
+        "redis",
+        BOOLEAN,
+        False,
+        "The pool speaks Redis's protocol.",
+        "It must be true: Shoal serves Redis pools only.",
+    ),
+    Key(
+        "redis_auth",
+        Kind("text", kinds.password),
+        None,
+        "The password that clients give and that the servers get.",
+        "Sent before the database is selected, so that both may be given together.",
+        secret=True,
+    ),
+    Key("redis_db", NUMBER, 0, "The database that is selected on every server."),
+    Key(
+        "server_connections",
+        Kind("a number, at least 1", kinds.number(least=1, zero="cannot be 0")),
+        1,
+        "How many connections each server gets.",
+    ),
+    Key(
+        "auto_eject_hosts",
+        BOOLEAN,
+        False,
+        "A server that fails leaves the ring for a while, and its keys go to the others.",
+        "Off in a pool that has `sentinels`: there its requests wait for the failover.",
+    ),
+    Key(
+        "server_retry_timeout",
+        MILLISECONDS,
+        30000,
+        "How long an ejected server stays out of the ring.",
+        field="server_retry_timeout_ms",
+    ),
+    Key("server_failure_limit", NUMBER, 2, "How many failures in a row eject a server."),
+    Key(
+        "servers",
+        Kind("a list of `host:port:weight [name]` or `/path:weight [name]`", kinds.server, listed=True),
+        REQUIRED,
+        "The shards. The name, or else the address without its weight, is the place on the ring.",
+    ),
+    Key(
+        "sentinels",
+        Kind("a list of `host:port`", kinds.sentinel, listed=True),
+        (),
+        "The sentinels that say who is master; the pool then follows every failover.",
+        "Shoal's own: nutcracker refuses the key. A weight after the port is ignored.",
+    ),
+)
+
+KEYS: Final = {key.name: key for key in _TABLE}
