@@ -2,7 +2,7 @@
 
 Owns the border to the native module, which nothing else imports: endpoints become IP addresses here, and the
 module's errors become Shoal's. The rule it keeps: a snapshot is whole (a route for every shard of every pool) and
-its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `check` and `key`.
+its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `moves` and `check`, `key` and `diff`.
 """
 
 from __future__ import annotations
