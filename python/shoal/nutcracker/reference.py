@@ -47,7 +47,7 @@ _ON_THE_FILE = """\
 - Host names are resolved when they are used. nutcracker looks `listen` up while it reads and refuses what it cannot
   find. An IPv6 address may stand in brackets, where the name on the ring keeps them.
 - Numbers that overflow, a mode that is no octal number, a server without a host, and a socket's path that is longer
-  than 107 bytes are refused. nutcracker takes them, and does something else or fails later.
+  than 107 bytes are refused. nutcracker takes them, and does something else or fails later. The file must be UTF-8.
 - `0.0.0.0:22121` and `127.0.0.1:22121` in two pools, or one socket with two modes, are refused: only one of them
   could be bound.
 """
@@ -55,8 +55,8 @@ _ON_THE_FILE = """\
 _FLAGS = """\
 ## Flags
 
-As getopt_long has them: long ones may be shortened as long as they stay clear, and what is no flag is ignored. The
-defaults are those of Debian's nutcracker.
+As getopt_long has them: long ones may be shortened as long as they stay clear, the last of two counts, and what is no
+flag is ignored. The defaults are those of Debian's nutcracker; `-o ''` logs to stderr.
 """
 
 
@@ -103,9 +103,9 @@ def _written(flag: Flag) -> str:
 
 
 def _flag_default(flag: Flag) -> str:
-    return "" if flag.default in (None, False) else f" (default: {flag.default})"
+    return "" if flag.default is False else f" (default: {flag.default})"
 
 
 def _flag_cells(flag: Flag) -> tuple[str, ...]:
-    default = "none" if flag.default is None else "off" if flag.default is False else f"`{flag.default}`"
+    default = "off" if flag.default is False else f"`{flag.default}`"
     return f"`{_written(flag)}`", default, flag.help
