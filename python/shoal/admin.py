@@ -5,10 +5,13 @@
                            a shard without a master does not make a proxy unhealthy.
     GET /readyz            200 if every shard has an endpoint and a lease; else 503, naming each that has not, and why.
     GET /api/v1/topology   node, epoch, pools, shards, sentinels.
+    POST /api/v1/reload    read the file again and serve what it says now: 200 and what changed, 409 and why not.
+                           Query: `plan=1` only says what it would change, `allow_remap=1` lets keys move.
 
-Rule: it reads and never changes anything, and it is bounded (connections, time). /healthz and /readyz are open. The
-API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where TOKEN is `admin_token(password)`, so
-whoever has the password file has it and the password itself never travels; without a password it is refused there.
+Rule: the one thing it can change is to read the proxy's own file again, and it is bounded (connections, time).
+/healthz and /readyz are open. The API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where TOKEN
+is `admin_token(password)`, so whoever has the password file has it and the password itself never travels; without a
+password it is refused there. A POST needs the header `Shoal-Request`, which no web page can make a browser send.
 Called by the daemon, which runs it in its own event loop.
 """
 
@@ -29,9 +32,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from shoal.errors import PortInUseError
+from shoal.errors import PortInUseError, ShoalError
 from shoal.resp import RespConnection, why
-from shoal.sentinel import FOREVER_NS, NS_PER_MS, LeaseRule, View
+from shoal.sentinel import FOREVER_NS, NS_PER_MS, LeaseRule
+from shoal.topology import Endpoint
 from shoal.topology.values import is_loopback, is_wildcard
 
 if TYPE_CHECKING:
@@ -39,12 +43,14 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from shoal.topology import Endpoint
+    from shoal.sentinel import MasterView, SentinelView, View
+    from shoal.topology import UnixSocket
 
 PING_LIMIT = 0.4
 ROUND_LIMIT_MS = 1000.0
 MOST_CONNECTIONS = 64
 TOKEN_PURPOSE = b"shoal admin token 1"
+REQUEST_HEADER = "Shoal-Request"
 
 
 class Plane(Protocol):
@@ -57,14 +63,25 @@ class Plane(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PoolFace:
-    """A pool as the admin HTTP shows it."""
+    """A pool as the admin HTTP shows it: Sentinel's name of each shard's master, by the shard's name.
+
+    A pool whose servers are fixed has neither a lease nor a view.
+    """
 
     name: str
-    listen: Endpoint
-    shards: tuple[str, ...]
-    lease: LeaseRule
+    listen: Endpoint | UnixSocket
+    masters: Mapping[str, str]
     hash: str
     distribution: str
+    lease: LeaseRule | None = None
+    view: Callable[[], View] | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+class Reload(Protocol):
+    """Reads the file again; a ShoalError says why nothing has changed."""
+
+    async def __call__(self, *, plan: bool, allow_remap: bool) -> Sequence[str]: ...
 
 
 @dataclass(slots=True)
@@ -74,10 +91,15 @@ class Subject:
     node: str
     pools: Sequence[PoolFace]
     plane: Plane
-    view: Callable[[], View]
     now_ns: Callable[[], int]
-    password: str | None = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+    reload: Reload | None = None
     draining: bool = False
+
+    def views(self) -> Sequence[View]:
+        """What each set of sentinels says now."""
+        views = [pool.view() for pool in self.pools if pool.view is not None]
+        return [view for at, view in enumerate(views) if not any(view is other for other in views[:at])]
 
 
 def admin_token(password: str) -> str:
@@ -95,17 +117,17 @@ async def unhealthy(subject: Subject) -> list[str]:
     stuck = [
         f"worker {n} has not finished a round for {age:.0f} ms" for n, age in enumerate(ages) if age > ROUND_LIMIT_MS
     ]
-    pings = await asyncio.gather(*(_ping(pool, subject.password) for pool in subject.pools))
+    pings = await asyncio.gather(*map(_ping, subject.pools))
     return [*reasons, *stuck, *(reason for reason in pings if reason)]
 
 
-async def _ping(pool: PoolFace, password: str | None) -> str | None:
+async def _ping(pool: PoolFace) -> str | None:
     endpoint = pool.listen
-    if is_wildcard(endpoint.host):
+    if isinstance(endpoint, Endpoint) and is_wildcard(endpoint.host):
         endpoint = endpoint._replace(host="::1" if ":" in endpoint.host else "127.0.0.1")
     try:
         async with asyncio.timeout(PING_LIMIT):
-            with await RespConnection.open(endpoint, password=password, timeout=PING_LIMIT) as connection:
+            with await RespConnection.open(endpoint, password=pool.password, timeout=PING_LIMIT) as connection:
                 (reply,) = await connection.ask([("PING",)], PING_LIMIT)
     except OSError as error:
         return f'pool "{pool.name}" at {endpoint}: {why(error)}'
@@ -114,67 +136,99 @@ async def _ping(pool: PoolFace, password: str | None) -> str | None:
 
 def unready(subject: Subject) -> list[str]:
     """Which shards cannot be written to, and why; empty if all can."""
-    view, now_ns = subject.view(), subject.now_ns()
+    now_ns, stats = subject.now_ns(), subject.plane.stats()["pools"]
     reasons = ["the proxy is draining"] if subject.draining else []
     for pool in subject.pools:
-        for shard in pool.shards:
-            master = view.masters[shard]
-            if master.lease(pool.lease) <= now_ns:
-                why_not = master.hold_reason or "its lease has run out"
+        view = None if pool.view is None else pool.view()
+        for shard, name in pool.masters.items():
+            if view is None or pool.lease is None:
+                why_not = _unreached(stats.get(pool.name, {}).get("shards", {}).get(shard, {}))
+            else:
+                why_not = _unleased(view.masters[name], pool.lease, now_ns)
+            if why_not:
                 reasons.append(f'pool "{pool.name}" shard "{shard}": {why_not}')
     return reasons
 
 
+def _unleased(master: MasterView, rule: LeaseRule, now_ns: int) -> str | None:
+    if master.lease(rule) > now_ns:
+        return None
+    return master.hold_reason or "its lease has run out"
+
+
+def _unreached(stats: Mapping[str, Any]) -> str | None:
+    """Why a fixed server cannot be reached, as far as anybody has tried."""
+    if stats.get("endpoint") is None:
+        return "its host has no address"
+    return None if stats.get("connected") else stats.get("last_error") or None
+
+
 def describe(subject: Subject) -> dict[str, Any]:
     """What the proxy serves and knows."""
-    view, now_ns, stats = subject.view(), subject.now_ns(), subject.plane.stats()
+    now_ns, stats, views = subject.now_ns(), subject.plane.stats(), subject.views()
     return {
         "node": subject.node,
         "pid": os.getpid(),
         "version": version("shoal"),
         "epoch": subject.plane.acked_epoch(),
         "draining": subject.draining,
-        "pools": {pool.name: _pool(pool, view, now_ns, stats["pools"].get(pool.name, {})) for pool in subject.pools},
-        "sentinels": [
-            {
-                "endpoint": str(sentinel.endpoint),
-                "reachable": sentinel.reachable,
-                "subscribed": sentinel.subscribed,
-                "tilt": sentinel.tilt,
-                "last_seen_ms": None if sentinel.last_seen_ns is None else _ms(now_ns - sentinel.last_seen_ns),
-                "why_not": sentinel.why_not,
-            }
-            for sentinel in view.sentinels.values()
-        ],
-        "problems": list(view.problems),
+        "pools": {pool.name: _pool(pool, now_ns, stats["pools"].get(pool.name, {})) for pool in subject.pools},
+        "sentinels": [_sentinel(sentinel, now_ns) for view in views for sentinel in view.sentinels.values()],
+        "problems": [problem for view in views for problem in view.problems],
     }
 
 
-def _pool(pool: PoolFace, view: View, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
+def _sentinel(sentinel: SentinelView, now_ns: int) -> dict[str, Any]:
+    return {
+        "endpoint": str(sentinel.endpoint),
+        "reachable": sentinel.reachable,
+        "subscribed": sentinel.subscribed,
+        "tilt": sentinel.tilt,
+        "last_seen_ms": None if sentinel.last_seen_ns is None else _ms(now_ns - sentinel.last_seen_ns),
+        "why_not": sentinel.why_not,
+    }
+
+
+def _pool(pool: PoolFace, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
+    shards: Mapping[str, Any] = stats.get("shards", {})
+    view = None if pool.view is None else pool.view()
     return {
         "listen": str(pool.listen),
         "hash": pool.hash,
         "distribution": pool.distribution,
-        "lease": pool.lease.value,
+        "lease": None if pool.lease is None else pool.lease.value,
         "clients": stats.get("clients", 0),
         "shards": {
-            shard: _shard(
-                view, shard, view.masters[shard].lease(pool.lease) - now_ns, stats.get("shards", {}).get(shard)
-            )
-            for shard in pool.shards
+            shard: _fixed(shards.get(shard, {}))
+            if view is None or pool.lease is None
+            else _followed(view.masters[name], pool.lease, now_ns, shards.get(shard, {}))
+            for shard, name in pool.masters.items()
         },
     }
 
 
-def _shard(view: View, shard: str, lease_ns: int, stats: Mapping[str, Any] | None) -> dict[str, Any]:
-    master = view.masters[shard]
+def _fixed(stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "endpoint": stats.get("endpoint"),
+        "state": stats.get("state", "holding"),
+        "connected": bool(stats.get("connected", False)),
+        "held_requests": stats.get("held_requests", 0),
+        "writable": stats.get("endpoint") is not None,
+        "last_error": stats.get("last_error", ""),
+        "ejected_at": stats.get("ejected_at", 0),
+    }
+
+
+def _followed(master: MasterView, rule: LeaseRule, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
+    lease_ns = master.lease(rule) - now_ns
     leased = lease_ns > 0
     return {
+        "master": master.name,
         "endpoint": None if master.endpoint is None else str(master.endpoint),
         "config_epoch": None if master.endpoint is None else master.config_epoch,
-        "state": (stats or {}).get("state", "holding"),
-        "connected": bool((stats or {}).get("connected", False)),
-        "held_requests": (stats or {}).get("held_requests", 0),
+        "state": stats.get("state", "holding"),
+        "connected": bool(stats.get("connected", False)),
+        "held_requests": stats.get("held_requests", 0),
         "lease_ms": None if lease_ns > FOREVER_NS // 2 else max(0, _ms(lease_ns)),
         "writable": leased,
         "hold_reason": None if leased else master.hold_reason,
@@ -204,8 +258,28 @@ def application(subject: Subject, bind: Endpoint) -> Starlette:
             return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
         return JSONResponse(describe(subject))
 
+    async def reload(request: Request) -> JSONResponse:
+        if not _allowed(request, bind, subject.password):
+            return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
+        if REQUEST_HEADER not in request.headers:
+            return JSONResponse({"error": f"this needs the header {REQUEST_HEADER}"}, 403)
+        return await _reloaded(subject, request)
+
     paths = {"/healthz": healthz, "/readyz": readyz, "/api/v1/topology": topology}
-    return Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in paths.items()])
+    routes = [Route(path, answer, methods=["GET"]) for path, answer in paths.items()]
+    return Starlette(routes=[*routes, Route("/api/v1/reload", reload, methods=["POST"])])
+
+
+async def _reloaded(subject: Subject, request: Request) -> JSONResponse:
+    if subject.reload is None:
+        return JSONResponse({"error": "this proxy cannot reload"}, 409)
+    plan, allow_remap = (request.query_params.get(name) == "1" for name in ("plan", "allow_remap"))
+    try:
+        changes = await subject.reload(plan=plan, allow_remap=allow_remap)
+    except ShoalError as error:
+        each = [{"error": one.what, "where": one.where, "hint": one.hint} for one in error.each()]
+        return JSONResponse({"errors": each, "exit": error.exit_code}, 409)
+    return JSONResponse({"node": subject.node, "applied": not plan, "changes": list(changes)})
 
 
 def _verdict(word: str, reasons: list[str]) -> JSONResponse:

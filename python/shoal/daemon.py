@@ -1,12 +1,13 @@
-"""The process `shoal proxy`: one node's data plane, the watch that steers it, and its admin HTTP, from start to drain.
+"""The process `shoal proxy`: one node's data plane, what steers it, and what it can be asked, from start to drain.
 
-    start   admin port, client ports (in use: PortInUseError, nothing was started) ─► watch ─► first masters
-    run     Watch ─► Follower ─► Plane            requests flow without Python; leases do not outlive it
+    start   servers tied to masters ─► admin and statistics ports, client ports (in use: PortInUseError) ─► steering
+    run     Steering ─► Routes ─► Plane       requests flow without Python; leases do not outlive it
+    reload  SIGHUP or the admin HTTP: the file is read again; a new steering gets ready, and then takes over
     end     SIGTERM or SIGINT: no new clients, requests in flight are finished (DRAIN_MS), exit 0
 
 Rule: the daemon only puts parts together and ends them; whatever a part raises ends the process, and its supervisor
-starts it anew. With `lease: require` it refuses to serve beside sentinels that are not as the topology says.
-Called by `cli.proxy`.
+starts it anew. A reload that cannot be done changes nothing. With `lease: require` it refuses to serve beside sentinels
+that are not as the topology says. Called by `cli.proxy` and `cli.nutcracker`.
 """
 
 from __future__ import annotations
@@ -14,163 +15,296 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from typing import TYPE_CHECKING
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from shoal.admin import AdminServer, PoolFace, Subject
-from shoal.errors import ConfigError, SentinelError, ShoalError
-from shoal.follow import Follower, PoolRule, ask_role
-from shoal.plane import Plane, PoolSpec, ShardSpec
-from shoal.sentinel import LeaseRule
-from shoal.watch import Watch, boot_ns
+from shoal.errors import ShoalError
+from shoal.plane import Plane, resolve
+from shoal.reload import changes
+from shoal.routes import Routes, Target
+from shoal.serving import AtAddresses, Followed, ServedPool, Service
+from shoal.stats import StatsServer, stats_line
+from shoal.steer import Steering
+from shoal.tie import wait_for_ties
+from shoal.topology import Endpoint
+from shoal.topology.values import is_address
+from shoal.watch import boot_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Mapping
 
     from shoal.log import Log
-    from shoal.topology import Layout, ProxyNode, Topology
+    from shoal.routes import Key
+
+    Handlers = Mapping[signal.Signals, Callable[[], None]]
 
 DRAIN_MS = 2000
-VET_LOOK = 0.02
 
 
-def serve(layout: Layout, node_name: str, log: Log) -> None:
-    """Run one proxy of a layout until a signal ends it."""
-    try:
-        node = layout.proxy(node_name)
-    except KeyError:
-        names = ", ".join(proxy.name for proxy in layout.proxies)
-        raise ConfigError(f'there is no proxy "{node_name}"', hint=f"the topology has {names}") from None
-    asyncio.run(Daemon(layout, node, log).run())
+def serve(service: Service, log: Log, load: Callable[[], Service], handlers: Handlers | None = None) -> None:
+    """Run one proxy until a signal ends it. `load` reads its file again; SIGHUP does, unless it has a handler."""
+    asyncio.run(Daemon(service, log, load).run(handlers or {}))
 
 
-def pool_specs(topology: Topology, node: ProxyNode) -> list[PoolSpec]:
-    """What the workers need to know of each pool on this node."""
-    secret = topology.auth.password
-    password = None if secret is None else secret.get_secret_value()
-    return [
-        PoolSpec(
-            name=name,
-            listen=str(node.listens[name]),
-            shards=tuple(ShardSpec(shard, topology.shards[shard].weight) for shard in topology.ring_order(name)),
-            hash=pool.hash,
-            distribution=pool.distribution,
-            hash_tag=pool.hash_tag,
-            password=password,
-            backend_password=password,
-            hold_timeout_ms=pool.hold.timeout,
-            hold_bytes=pool.hold.bytes,
-            timeout_ms=pool.timeout,
-            client_connections=pool.client_connections,
-            max_inflight=topology.proxy.max_inflight,
-        )
-        for name, pool in topology.pools.items()
-    ]
+async def tied(service: Service, log: Log) -> Service:
+    """The service with every server of a followed pool tied to one of its sentinels' masters."""
+    return replace(service, pools=tuple([await _tied(pool, log) for pool in service.pools]))
 
 
-def strictest(rules: Iterator[LeaseRule]) -> LeaseRule:
-    """The rule that sentinels are counted by when pools differ."""
-    order = list(LeaseRule)
-    return min(rules, key=order.index)
+async def _tied(pool: ServedPool, log: Log) -> ServedPool:
+    source = pool.source
+    if not isinstance(source, Followed) or source.masters is not None:
+        return pool
+    masters = await wait_for_ties(
+        pool.name,
+        source,
+        lambda why: log.event("sentinels_silent", pool=pool.name, why=why),
+    )
+    return replace(pool, source=replace(source, masters=masters))
 
 
-def pool_faces(topology: Topology, node: ProxyNode) -> list[PoolFace]:
+def faces(service: Service, steering: Steering) -> list[PoolFace]:
     """Each pool as the admin HTTP shows it."""
     return [
         PoolFace(
-            name=name,
-            listen=node.listens[name],
-            shards=topology.ring_order(name),
-            lease=LeaseRule(pool.lease),
-            hash=pool.hash,
-            distribution=pool.distribution,
+            name=pool.name,
+            listen=pool.listen,
+            masters=_masters(pool),
+            hash=pool.spec.hash,
+            distribution=pool.spec.distribution,
+            lease=pool.source.lease if isinstance(pool.source, Followed) else None,
+            view=steering.view_of(pool.name),
+            password=pool.spec.password,
         )
-        for name, pool in topology.pools.items()
+        for pool in service.pools
     ]
 
 
+def _masters(pool: ServedPool) -> Mapping[str, str]:
+    known = pool.source.masters if isinstance(pool.source, Followed) else None
+    return known or {label: label for label in pool.labels}
+
+
+@dataclass
+class _Wish:
+    """A reload that somebody asks for."""
+
+    plan: bool
+    allow_remap: bool
+    done: asyncio.Future[list[str]] = field(repr=False)
+
+
 class Daemon:
-    """One proxy process. Making it binds the admin port, `run` does the rest."""
+    """One proxy process."""
 
-    def __init__(self, layout: Layout, node: ProxyNode, log: Log) -> None:
-        topology = layout.topology
-        specs = pool_specs(topology, node)
-        pools = pool_faces(topology, node)
-        password = specs[0].password
+    def __init__(self, service: Service, log: Log, load: Callable[[], Service]) -> None:
+        self._service = service
         self._log = log
-        self._node = node
-        self._plane = Plane(specs, topology.proxy.workers or os.cpu_count() or 1)
-        self._follower = Follower(
-            self._plane,
-            [PoolRule(pool.name, pool.shards, pool.lease) for pool in pools],
-            lambda endpoint: ask_role(endpoint, password),
-            log,
-        )
-        self._watch = Watch(
-            [sentinel.endpoint for sentinel in layout.sentinels],
-            list(dict.fromkeys(shard for pool in pools for shard in pool.shards)),
-            password=password,
-            on_change=self._follower.take,
-            lease=strictest(pool.lease for pool in pools),
-        )
-        self._subject = Subject(node.name, pools, self._plane, lambda: self._watch.view, boot_ns, password)
-        self._admin = AdminServer(self._subject, node.admin)
+        self._load = load
+        self._started = time.time()
+        self._servers: list[AdminServer | StatsServer] = []
+        self._wishes: asyncio.Queue[_Wish] = asyncio.Queue(maxsize=8)
 
-    async def run(self) -> None:
+    async def run(self, handlers: Handlers) -> None:
         """Start, serve, drain."""
+        ended = self._signals(handlers)
+        prepared = asyncio.create_task(tied(self._service, self._log), name="tie")
+        over = asyncio.create_task(ended.wait(), name="ended")
+        await asyncio.wait([prepared, over], return_when=asyncio.FIRST_COMPLETED)
+        if not prepared.done():
+            prepared.cancel()
+            return
+        self._service = prepared.result()
+        self._open()
         try:
-            self._plane.start()
-        except ShoalError:
-            self._admin.close()
-            raise
-        listens = {pool.name: str(pool.listen) for pool in self._subject.pools}
-        self._log.event("proxy_started", node=self._node.name, listens=listens, admin=str(self._node.admin))
-        try:
-            await self._serve()
+            await self._serve(over)
         except BaseExceptionGroup as group:
             raise _what_a_user_can_mend(group) from None
         finally:
+            over.cancel()
             self._plane.stop(0)
-            self._admin.close()
-        self._log.event("proxy_stopped", node=self._node.name)
+            self._close()
+        self._log.event("proxy_stopped", node=self._service.node)
 
-    async def _serve(self) -> None:
+    # ------------------------------------------------------------------------------------------------ ports
+
+    def _open(self) -> None:
+        """Take every port, or none."""
+        service = self._service
+        self._plane = Plane([_resolved(pool).spec for pool in service.pools], service.workers or os.cpu_count() or 1)
+        self._steering = Steering(service, self._log)
+        self._routes = Routes(self._plane, keys(service), self._log)
+        self._subject = Subject(
+            service.node, faces(service, self._steering), self._plane, boot_ns, service.password, self.reload
+        )
+        try:
+            if service.admin is not None:
+                self._servers.append(AdminServer(self._subject, service.admin))
+            if service.stats is not None:
+                self._servers.append(StatsServer(service.stats, self._stats_line))
+            self._plane.start()
+        except BaseException:
+            self._close()
+            raise
+        listens = {pool.name: str(pool.listen) for pool in service.pools}
+        ports = {name: str(at) for name, at in (("admin", service.admin), ("stats", service.stats)) if at}
+        self._log.event("proxy_started", node=service.node, listens=listens, **ports)
+        self._say_what_is_off(service)
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    def _stats_line(self) -> str:
+        return stats_line(self._plane.stats(), self._started)
+
+    def _say_what_is_off(self, service: Service) -> None:
+        for pool in service.pools:
+            if pool.ejection_off:
+                self._log.event("ejection_off", pool=pool.name)
+
+    # ------------------------------------------------------------------------------------------------ serving
+
+    async def _serve(self, over: asyncio.Task[Any]) -> None:
         """Serve until a signal, then drain: leases are kept to the end."""
-        ended = self._signals()
         async with asyncio.TaskGroup() as group:
-            admin = group.create_task(self._admin.run(), name="admin")
-            steering = [
-                group.create_task(self._watch.run(), name="watch"),
-                group.create_task(self._follower.run(self._watch), name="follow"),
-                group.create_task(vet(self._watch), name="vet"),
-            ]
-            await ended.wait()
-            self._subject.draining = True
-            self._log.event("proxy_draining", node=self._node.name, limit_ms=DRAIN_MS)
-            await asyncio.to_thread(self._plane.stop, DRAIN_MS)
-            for task in steering:
-                task.cancel()
-            self._admin.stop()
-            await admin
+            servers = [group.create_task(server.run(), name="ports") for server in self._servers]
 
-    def _signals(self) -> asyncio.Event:
-        """An event that SIGTERM and SIGINT set."""
+            def start(work: Awaitable[None], name: str) -> asyncio.Task[None]:
+                return group.create_task(_awaited(work), name=name)
+
+            self._start = start
+            await self._first_routes()
+            others = [
+                start(self._routes.watch_acks(), "acks"),
+                start(self._grant_wishes(), "reload"),
+                *(start(following.vet(), "vet") for following in self._steering.followings),
+            ]
+            await over
+            self._subject.draining = True
+            self._log.event("proxy_draining", node=self._service.node, limit_ms=DRAIN_MS)
+            await asyncio.to_thread(self._plane.stop, DRAIN_MS)
+            for task in others:
+                task.cancel()
+            await self._steering.stop()
+            for server in self._servers:
+                server.stop()
+            await asyncio.gather(*servers)
+
+    async def _first_routes(self) -> None:
+        """Servers at fixed addresses are known at once; masters come when a majority names them."""
+        await self._steering.names.look_up()
+        fixed = self._steering.names.targets()
+        if fixed:
+            self._routes.put(fixed)
+        self._steering.attach(self._routes, self._start)
+        self._steering.start(self._start)
+
+    def _signals(self, handlers: Handlers) -> asyncio.Event:
+        """An event that SIGTERM and SIGINT set; SIGHUP reloads."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ended.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._log.event("reload_ignored", node=self._node.name))
+        mine = {signal.SIGTERM: ended.set, signal.SIGINT: ended.set, signal.SIGHUP: self._wish_by_signal}
+        for number, handler in {**mine, **handlers}.items():
+            loop.add_signal_handler(number, handler)
         return ended
 
+    # ------------------------------------------------------------------------------------------------ reload
 
-async def vet(watch: Watch) -> None:
-    """Refuse to start beside sentinels that are not as the topology says; later on that is only reported."""
-    if watch.lease is not LeaseRule.REQUIRE:
-        return
-    while 2 * watch.view.heard <= len(watch.sentinels):  # noqa: ASYNC110  a view is no event
-        await asyncio.sleep(VET_LOOK)
-    problems = watch.view.problems
-    if problems:
-        hint = "list every sentinel and use a majority as quorum, or say `lease: unsafe`"
-        raise SentinelError(f"the lease would not be safe: {'; '.join(problems)}", hint=hint)
+    async def reload(self, *, plan: bool, allow_remap: bool) -> list[str]:
+        """Read the file again and serve what it says; gives what that changes. A ShoalError changes nothing."""
+        wish = self._wish(plan=plan, allow_remap=allow_remap)
+        return await wish.done
+
+    def _wish(self, *, plan: bool, allow_remap: bool) -> _Wish:
+        wish = _Wish(plan, allow_remap, asyncio.get_running_loop().create_future())
+        try:
+            self._wishes.put_nowait(wish)
+        except asyncio.QueueFull:
+            wish.done.set_exception(ShoalError("too many reloads wait already", hint="try again in a moment"))
+        return wish
+
+    def _wish_by_signal(self) -> None:
+        self._wish(plan=False, allow_remap=False).done.add_done_callback(_looked_at)
+
+    async def _grant_wishes(self) -> None:
+        """One reload after the other."""
+        while True:
+            wish = await self._wishes.get()
+            try:
+                found = await self._reload(plan=wish.plan, allow_remap=wish.allow_remap)
+            except ShoalError as error:
+                self._log.event("reload_refused", why=[one.what for one in error.each()])
+                if not wish.done.done():
+                    wish.done.set_exception(error)
+            else:
+                if not wish.done.done():
+                    wish.done.set_result(found)
+
+    async def _reload(self, *, plan: bool, allow_remap: bool) -> list[str]:
+        service = await tied(self._load(), self._log)
+        found = changes(self._service, service)
+        found.refuse_what_cannot_be(allow_remap=allow_remap)
+        sentences = [*found.sentences, *found.remap]
+        if plan:
+            return sentences
+        steering = Steering(service, self._log)
+        steering.trust(self._steering)
+        steering.start(self._start)
+        try:
+            await steering.ready(self._routes.targets)
+            self._swap(service, steering)
+        except BaseException:
+            await steering.stop()
+            raise
+        self._log.event("reloaded", node=service.node, changes=sentences)
+        self._say_what_is_off(service)
+        return sentences
+
+    def _swap(self, service: Service, steering: Steering) -> None:
+        """Let the new steering take over, at one moment."""
+        known, before = steering.targets(), self._routes.targets
+        targets = {key: _going_on(known.get(key), before.get(key)) for key in keys(service)}
+        self._routes.replace([_resolved(pool).spec for pool in service.pools], targets)
+        old, self._steering, self._service = self._steering, steering, service
+        steering.attach(self._routes, self._start)
+        self._subject.pools = faces(service, steering)
+        self._subject.password = service.password
+        self._start(old.stop(), "old steering")
+
+
+def keys(service: Service) -> list[Key]:
+    """Every shard of every pool, in order."""
+    return [(pool.name, label) for pool in service.pools for label in pool.labels]
+
+
+def _going_on(now: Target | None, before: Target | None) -> Target:
+    """A shard that has no master for the moment stays where it was, without a lease."""
+    if now is not None and now.endpoint is not None:
+        return now
+    return Target(None) if before is None else Target(before.endpoint)
+
+
+def _resolved(pool: ServedPool) -> ServedPool:
+    """The pool with the address of its host, if it listens on a name."""
+    listen = pool.listen
+    if not isinstance(listen, Endpoint) or is_address(listen.host):
+        return pool
+    found = resolve(listen)
+    if found is None:
+        raise ShoalError(f'pool "{pool.name}" cannot listen: the host of {listen} has no address')
+    return replace(pool, spec=replace(pool.spec, listen=str(found)))
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def _looked_at(done: asyncio.Future[list[str]]) -> None:
+    """A signal has nobody to tell: the log has it."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _what_a_user_can_mend(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -1,11 +1,12 @@
-"""Turns views into what the data plane serves: confirms new masters, applies snapshots, renews and breaks leases.
+"""Turns views into routes: confirms new masters, and passes on where they are and what leases they have.
 
-    View ──► lease changed ───────────────────────────► plane.renew            (every decision, microseconds)
+    View ──► lease changed ───────────────────────────► routes.renew           (every decision, microseconds)
          ──► a candidate ──► its ROLE says master ────► watch.confirm ──► View
-         ──► a master was committed ──────────────────► plane.apply, epoch + 1 ──► all workers ack within 1 s
+         ──► a master was committed ──────────────────► routes.put
 
-Rule: an endpoint goes to the data plane only after a majority of sentinels named it **and** its own ROLE said master
-(`failover: strict`); a lease goes there exactly as the view has it. Called by the daemon.
+Rule: an endpoint becomes a route only after a majority of sentinels named it **and** its own ROLE said master
+(`failover: strict`); a lease is passed on exactly as the view has it. Called by `steer`; a follower that has no routes
+to write to yet only prepares what it would write.
 """
 
 from __future__ import annotations
@@ -15,37 +16,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.journal import Journal
-from shoal.plane import Route
 from shoal.resp import RespConnection, why
+from shoal.routes import Target
 from shoal.sentinel import LeaseRule, Master, View
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from shoal.log import Log
+    from shoal.routes import Key
     from shoal.topology import Endpoint
     from shoal.watch import Watch
 
 ROLE_TIMEOUT = 0.25
 ROLE_RETRY = 0.03
-ACK_LIMIT = 1.0
-ACK_LOOK = 0.02
 
 
-class Plane(Protocol):
-    """What is needed of `shoal.plane.Plane`."""
+class Sink(Protocol):
+    """What is needed of `shoal.routes.Routes`."""
 
-    def apply(self, epoch: int, routes: Sequence[Route]) -> None: ...
-    def acked_epoch(self) -> int: ...
-    def renew(self, pool: str, shard: str, lease_until_ns: int) -> None: ...
+    def put(self, targets: Mapping[Key, Target]) -> int: ...
+    def renew(self, key: Key, lease_until_ns: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolRule:
-    """A pool as far as routes and leases go."""
+    """A pool as far as routes and leases go: Sentinel's name of each shard's master, by the shard's name."""
 
     name: str
-    shards: tuple[str, ...]
+    masters: Mapping[str, str]
     lease: LeaseRule
 
 
@@ -60,112 +59,106 @@ async def ask_role(endpoint: Endpoint, password: str | None) -> str:
 
 
 class Follower:
-    """Keeps one plane in step with one watch. `take` is the watch's `on_change`."""
+    """Keeps routes in step with one watch. `take` is the watch's `on_change`."""
 
     def __init__(
-        self, plane: Plane, pools: Sequence[PoolRule], role_of: Callable[[Endpoint], Awaitable[str]], log: Log
+        self,
+        pools: Sequence[PoolRule],
+        role_of: Callable[[Endpoint], Awaitable[str]],
+        log: Log,
+        sink: Sink | None = None,
     ) -> None:
-        self.epoch = 0
-        """Of the last snapshot; workers say by themselves which one they serve."""
         self.view: View | None = None
-        self._plane = plane
         self._pools = tuple(pools)
         self._role_of = role_of
         self._log = log
+        self._sink = sink
         self._journal = Journal(log)
         self._committed: dict[str, Master] = {}
-        self._leases: dict[tuple[str, str], int] = {}
-        self._named = {shard: asyncio.Event() for pool in pools for shard in pool.shards}
-        self._applied = asyncio.Event()
+        self._written: dict[Key, int] = {}
+        self._named = {master: asyncio.Event() for pool in pools for master in pool.masters.values()}
 
     def take(self, view: View) -> None:
-        """Bring the plane in step with a view."""
+        """Bring the routes in step with a view."""
         self.view = view
-        committed = {m.name: Master(m.endpoint, m.config_epoch) for m in view.masters.values() if m.endpoint}
-        if committed != self._committed:
-            self._apply(view, committed)
-        else:
-            self._renew(view)
+        if self._sink is not None:
+            self._write(self._sink, view)
         for master in view.masters.values():
             if master.candidate is not None:
                 self._named[master.name].set()
         self._journal.take(view)
 
-    async def run(self, watch: Watch) -> None:
-        """Confirm candidates and watch acks until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for shard, named in self._named.items():
-                group.create_task(self._confirm(watch, shard, named), name=f"confirm {shard}")
-            group.create_task(self._watch_acks(), name="watch acks")
-
-    # ------------------------------------------------------------------------------------------------ to the plane
-
-    def _apply(self, view: View, committed: dict[str, Master]) -> None:
-        self.epoch += 1
-        routes = [
-            Route(pool.name, shard, view.masters[shard].endpoint, view.masters[shard].lease(pool.lease))
+    def targets(self) -> dict[Key, Target]:
+        """What the routes of its shards are by the last view; nothing before the first."""
+        if self.view is None:
+            return {}
+        return {
+            (pool.name, shard): Target(self.view.masters[name].endpoint, self.view.masters[name].lease(pool.lease))
             for pool in self._pools
-            for shard in pool.shards
-        ]
-        self._plane.apply(self.epoch, routes)
-        self._leases = {(route.pool, route.shard): route.lease_until_ns for route in routes}
+            for shard, name in pool.masters.items()
+        }
+
+    def attach(self, sink: Sink, written: Mapping[Key, Target]) -> None:
+        """Write to these routes from now on. What they hold of its shards already is `written`."""
+        self._sink = sink
+        if self.view is not None:
+            self._committed = _committed(self.view)
+        self._written = {key: target.lease_until_ns for key, target in written.items()}
+
+    async def run(self, watch: Watch) -> None:
+        """Confirm candidates until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name, named in self._named.items():
+                group.create_task(self._confirm(watch, name, named), name=f"confirm {name}")
+
+    # ------------------------------------------------------------------------------------------------ to the routes
+
+    def _write(self, sink: Sink, view: View) -> None:
+        committed = _committed(view)
+        targets = self.targets()
+        if committed == self._committed:
+            for key, target in targets.items():
+                if self._written and target.lease_until_ns != self._written[key]:
+                    self._written[key] = target.lease_until_ns
+                    sink.renew(key, target.lease_until_ns)
+            return
+        epoch = sink.put(targets)
+        self._written = {key: target.lease_until_ns for key, target in targets.items()}
         before, self._committed = self._committed, committed
-        for shard, master in committed.items():
-            if master != before.get(shard):
-                old = before.get(shard)
+        for name, master in committed.items():
+            old = before.get(name)
+            if master != old:
                 self._log.event(
                     "master_committed",
-                    shard=shard,
+                    shard=name,
                     endpoint=str(master.endpoint),
                     config_epoch=master.config_epoch,
-                    epoch=self.epoch,
+                    epoch=epoch,
                     instead_of=None if old is None else str(old.endpoint),
                 )
-        self._applied.set()
-
-    def _renew(self, view: View) -> None:
-        if not self.epoch:
-            return
-        for pool in self._pools:
-            for shard in pool.shards:
-                lease = view.masters[shard].lease(pool.lease)
-                if lease != self._leases[pool.name, shard]:
-                    self._leases[pool.name, shard] = lease
-                    self._plane.renew(pool.name, shard, lease)
 
     # ------------------------------------------------------------------------------------------------ tasks
 
-    async def _confirm(self, watch: Watch, shard: str, named: asyncio.Event) -> None:
+    async def _confirm(self, watch: Watch, name: str, named: asyncio.Event) -> None:
         """Ask a named master for its ROLE, again and again while it is named and says something else."""
         said: tuple[Master, str] | None = None
         while True:
             await named.wait()
-            candidate = watch.view.masters[shard].candidate
+            candidate = watch.view.masters[name].candidate
             if candidate is None:
                 named.clear()
                 continue
             role = await self._role_of(candidate.endpoint)
-            if candidate != watch.view.masters[shard].candidate:
+            if candidate != watch.view.masters[name].candidate:
                 continue  # while we asked, the sentinels changed their mind
             if role == "master":
-                watch.confirm(shard, candidate)
+                watch.confirm(name, candidate)
                 continue
             if said != (candidate, role):
                 said = (candidate, role)
-                self._log.event("master_unconfirmed", shard=shard, endpoint=str(candidate.endpoint), role=role)
+                self._log.event("master_unconfirmed", shard=name, endpoint=str(candidate.endpoint), role=role)
             await asyncio.sleep(ROLE_RETRY)
 
-    async def _watch_acks(self) -> None:
-        """Say so when a worker does not take a snapshot over."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._applied.wait()
-            self._applied.clear()
-            epoch, limit = self.epoch, loop.time() + ACK_LIMIT
-            while self._plane.acked_epoch() < epoch and loop.time() < limit:  # noqa: ASYNC110  workers are threads
-                await asyncio.sleep(ACK_LOOK)
-            acked = self._plane.acked_epoch()
-            if acked < epoch:
-                self._log.event("epoch_not_acked", epoch=epoch, acked=acked)
-            else:
-                self._log.event("epoch_applied", epoch=epoch)
+
+def _committed(view: View) -> dict[str, Master]:
+    return {m.name: Master(m.endpoint, m.config_epoch) for m in view.masters.values() if m.endpoint}

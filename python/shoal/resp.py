@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import hiredis
 
+from shoal.topology.values import UnixSocket
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,17 +29,20 @@ Command = tuple[str | bytes, ...]
 class RespConnection:
     """An authenticated connection. Use it as a context manager; leaving it drops the connection at once."""
 
-    def __init__(self, endpoint: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, endpoint: Endpoint | UnixSocket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.endpoint = endpoint
         self._reader = reader
         self._writer = writer
         self._replies = hiredis.Reader(notEnoughData=self)
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, *, password: str | None, timeout: float) -> Self:  # noqa: ASYNC109
+    async def open(cls, endpoint: Endpoint | UnixSocket, *, password: str | None, timeout: float) -> Self:  # noqa: ASYNC109
         """Connect and authenticate within `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+            if isinstance(endpoint, UnixSocket):
+                reader, writer = await asyncio.open_unix_connection(endpoint.path)
+            else:
+                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
             connection = cls(endpoint, reader, writer)
             try:
                 if password is not None:

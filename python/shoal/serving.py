@@ -57,6 +57,8 @@ class ServedPool:
     spec: PoolSpec
     listen: Address
     source: Followed | AtAddresses
+    ejection_off: bool = False
+    """The file asks for ejection, which the sentinels make needless."""
 
     @property
     def name(self) -> str:
@@ -167,7 +169,7 @@ def _pool_of_nutcracker(pool: NutcrackerPool) -> ServedPool:
         keepalive=pool.tcpkeepalive,
         socket_mode=None if isinstance(pool.listen, Endpoint) else pool.listen.mode,
     )
-    return ServedPool(spec, pool.listen, source)
+    return ServedPool(spec, pool.listen, source, ejection_off=pool.auto_eject_hosts and bool(pool.sentinels))
 
 
 def _ejection(pool: NutcrackerPool) -> Ejection | None:

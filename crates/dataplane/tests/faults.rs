@@ -1,182 +1,20 @@
 //! What a client is told, and what a master is sent, when either of them fails at a chosen moment.
-//!
-//! Each test plays the master by hand, one frame and one reply at a time: the moments in question lie
-//! between two packets and cannot be had from a real server.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+mod scene;
+
+use std::io::Read;
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dataplane::plane::Plane;
-use dataplane::pool::PoolConfig;
-use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-
-/// Far longer than anything here takes.
-const SOON: Duration = Duration::from_secs(5);
-/// Long enough for a wrong proxy to show itself.
-const A_WHILE: Duration = Duration::from_millis(150);
-
-/// One side of a connection, spoken by hand.
-struct Wire {
-    to: TcpStream,
-    from: BufReader<TcpStream>,
-}
-
-impl Wire {
-    fn new(stream: TcpStream) -> Self {
-        stream.set_read_timeout(Some(SOON)).expect("a timeout");
-        let from = BufReader::new(stream.try_clone().expect("a second handle"));
-        Self { to: stream, from }
-    }
-
-    fn send(&mut self, bytes: &[u8]) {
-        self.to.write_all(bytes).expect("the proxy reads");
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.from.read_line(&mut line).expect("a line in time");
-        line.trim_end().to_owned()
-    }
-
-    /// The words of the next request; none at the end of the stream.
-    fn request(&mut self) -> Vec<String> {
-        let Some(count) = self.line().strip_prefix('*').map(str::to_owned) else {
-            return Vec::new();
-        };
-        (0..count.parse().expect("a count"))
-            .map(|_| {
-                let len: usize = self.line()[1..].parse().expect("a length");
-                let mut bytes = vec![0; len + 2];
-                self.from.read_exact(&mut bytes).expect("an argument");
-                bytes.truncate(len);
-                String::from_utf8(bytes).expect("text")
-            })
-            .collect()
-    }
-
-    /// Waits until something comes, and leaves it there.
-    fn begins(&mut self) {
-        assert!(!self.from.fill_buf().expect("bytes in time").is_empty());
-    }
-
-    /// Reads for a while what comes, and returns how many bytes that were and whether the end came.
-    fn drain(&mut self) -> (usize, bool) {
-        let mut bytes = self.from.buffer().len();
-        self.from.consume(bytes);
-        self.to.set_read_timeout(Some(A_WHILE)).expect("a timeout");
-        let mut space = vec![0; 1 << 20];
-        let ended = loop {
-            match self.to.read(&mut space) {
-                Ok(0) => break true,
-                Ok(count) => bytes += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
-                Err(_) => break true,
-            }
-        };
-        self.to.set_read_timeout(Some(SOON)).expect("a timeout");
-        (bytes, ended)
-    }
-
-    fn says_nothing(&mut self) {
-        assert_eq!(self.drain(), (0, false));
-    }
-}
-
-/// A plane over one shard, and the master of that shard.
-struct Scene {
-    plane: Plane,
-    listen: SocketAddr,
-    connections: Receiver<TcpStream>,
-}
-
-impl Scene {
-    fn new(change: impl FnOnce(&mut PoolConfig)) -> Self {
-        let master = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-        let endpoint = master.local_addr().expect("its address");
-        let (sender, connections) = channel();
-        thread::spawn(move || {
-            for stream in master.incoming().flatten() {
-                if sender.send(stream).is_err() {
-                    return;
-                }
-            }
-        });
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
-        let listen = free.local_addr().expect("its address");
-        drop(free);
-        let mut config = PoolConfig::new("p", &listen.to_string(), vec![("a".into(), 1)]);
-        config.hold_timeout = SOON;
-        config.hold_bytes = 256 << 20;
-        change(&mut config);
-        let plane = Plane::new(vec![config], 1).expect("a valid configuration");
-        plane.start().expect("a free port");
-        let route = RouteSpec {
-            endpoint: Some(endpoint.into()),
-            lease_until: NO_LEASE_NEEDED,
-        };
-        plane.apply(1, &[route]).expect("a first snapshot");
-        Self {
-            plane,
-            listen,
-            connections,
-        }
-    }
-
-    fn client(&self) -> Wire {
-        Wire::new(TcpStream::connect(self.listen).expect("the proxy listens"))
-    }
-
-    /// The proxy's next connection to the master.
-    fn master(&self) -> Wire {
-        let stream = self.connections.recv_timeout(SOON);
-        Wire::new(stream.expect("the proxy connects"))
-    }
-
-    /// A connection that the proxy asks PING and ROLE on before it uses it.
-    fn asked_master(&self, role: &str) -> Wire {
-        let mut master = self.master();
-        assert_eq!(master.request(), ["PING"]);
-        assert_eq!(master.request(), ["ROLE"]);
-        let role = format!("+PONG\r\n*1\r\n${}\r\n{role}\r\n", role.len());
-        master.send(role.as_bytes());
-        master
-    }
-
-    fn lease(&self, until: u64) {
-        self.plane.renew(0, until).expect("there is a shard 0");
-    }
-
-    fn wait(&self, what: &str, holds: impl Fn(&dataplane::plane::ShardStats) -> bool) {
-        let started = Instant::now();
-        while !holds(&self.plane.stats()[0].shards[0]) {
-            assert!(started.elapsed() < SOON, "never: {what}");
-            thread::yield_now();
-        }
-    }
-}
-
-fn set(key: &str, value: &str) -> Vec<u8> {
-    format!(
-        "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
-        key.len(),
-        value.len()
-    )
-    .into_bytes()
-}
-
-/// More than the buffers of two sockets hold.
-fn huge() -> String {
-    "x".repeat(24 << 20)
-}
+use dataplane::snapshot::NO_LEASE_NEEDED;
+use scene::{A_WHILE, SOON, Scene, Wire, huge, set};
 
 #[test]
 fn a_route_opens_one_connection() {
     let scene = Scene::new(|_| {});
     let _first = scene.master();
-    assert!(scene.connections.recv_timeout(A_WHILE).is_err());
+    assert!(scene.masters[0].is_left_alone());
 }
 
 #[test]
@@ -227,9 +65,7 @@ fn a_write_that_is_refused_again_and_again_is_held_no_longer_than_the_bound() {
     let scene = Scene::new(|config| config.hold_timeout = bound);
     let mut master = scene.master();
     let mut writer = scene.client();
-    let Scene {
-        plane, connections, ..
-    } = scene;
+    let Scene { plane, masters, .. } = scene;
     let started = Instant::now();
     writer.send(&set("k", "1"));
     let refusing = thread::spawn(move || {
@@ -241,10 +77,10 @@ fn a_write_that_is_refused_again_and_again_is_held_no_longer_than_the_bound() {
                     _ => b"-NOREPLICAS Not enough good replicas to write.\r\n",
                 });
             }
-            let Ok(next) = connections.recv_timeout(A_WHILE * 4) else {
+            let Some(next) = masters[0].connection_within(A_WHILE * 4) else {
                 break;
             };
-            master = Wire::new(next);
+            master = next;
         }
     });
     let answer = writer.line();

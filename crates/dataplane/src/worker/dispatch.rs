@@ -10,6 +10,7 @@ use super::losses::strerror;
 use crate::coalesce::Split;
 use crate::command::{self, Access, Command, LocalCommand, RouteKind};
 use crate::inflight::{Owner, Slot, WHOLE};
+use crate::pool::Dialect;
 use crate::reactor::Handle;
 use crate::resp::Span;
 use crate::route::{self, Plan, Target, argument};
@@ -54,13 +55,13 @@ impl Worker {
                 return Step::Taken;
             }
             if !authenticated {
-                return self.answer(handle, NOAUTH);
+                return self.refuse_unauthenticated(handle);
             }
             return self.answer(handle, &unknown_command(request));
         };
         if let RouteKind::Local(local) = command.route {
             if !authenticated && !allowed_before_auth(local) {
-                return self.answer(handle, NOAUTH);
+                return self.refuse_unauthenticated(handle);
             }
             if !command.arity_ok(request.args.len()) {
                 return self.answer(handle, &wrong_arity(command));
@@ -68,7 +69,7 @@ impl Worker {
             return self.local(handle, local, request);
         }
         if !authenticated {
-            return self.answer(handle, NOAUTH);
+            return self.refuse_unauthenticated(handle);
         }
         if !command.arity_ok(request.args.len()) {
             return self.answer(handle, &wrong_arity(command));
@@ -201,6 +202,13 @@ impl Worker {
         self.touch_backend(handle);
     }
 
+    fn refuse_unauthenticated(&mut self, handle: Handle) -> Step {
+        match self.dialect(handle) {
+            Dialect::Redis => self.answer(handle, b"-NOAUTH Authentication required.\r\n"),
+            Dialect::Twemproxy => self.answer(handle, b"-NOAUTH Authentication required\r\n"),
+        }
+    }
+
     /// Answers a request from here.
     pub(super) fn answer(&mut self, handle: Handle, reply: &[u8]) -> Step {
         if let Some(client) = self.client(handle) {
@@ -235,8 +243,6 @@ impl Worker {
         )
     }
 }
-
-const NOAUTH: &[u8] = b"-NOAUTH Authentication required.\r\n";
 
 fn allowed_before_auth(command: LocalCommand) -> bool {
     matches!(

@@ -5,6 +5,7 @@ use super::dispatch::{Request, Step};
 use crate::client::Gate;
 use crate::command::LocalCommand;
 use crate::lane::Protocol;
+use crate::pool::Dialect;
 use crate::reactor::Handle;
 use crate::snapshot::DATABASES;
 
@@ -16,6 +17,8 @@ const LONGEST_NAME: usize = 1024;
 const OK: &[u8] = b"+OK\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+const TWEMPROXY_WRONG_PASSWORD: &[u8] = b"-ERR invalid password\r\n";
+const TWEMPROXY_NO_PASSWORD_SET: &[u8] = b"-ERR Client sent AUTH, but no password is set\r\n";
 const NO_PASSWORD_SET: &[u8] = b"-ERR AUTH <password> called without any password configured for \
 the default user. Are you sure your configuration is correct?\r\n";
 
@@ -75,6 +78,14 @@ impl Worker {
         Step::Taken
     }
 
+    /// Whose words the client's pool answers with.
+    pub(super) fn dialect(&mut self, handle: Handle) -> Dialect {
+        let pool = self.client(handle).map(|client| usize::from(client.pool));
+        pool.map_or(Dialect::Redis, |pool| {
+            self.snapshot.pools[pool].config.dialect
+        })
+    }
+
     fn password(&mut self, handle: Handle) -> Option<String> {
         let pool = usize::from(self.client(handle)?.pool);
         self.snapshot.pools[pool].config.password.clone()
@@ -86,16 +97,19 @@ impl Worker {
             3 => (request.arg(1), request.arg(2)),
             _ => return self.answer(handle, SYNTAX),
         };
+        let twemproxy = self.dialect(handle) == Dialect::Twemproxy;
         let reply = match self.password(handle) {
+            None if request.args.len() == 2 && twemproxy => TWEMPROXY_NO_PASSWORD_SET,
             None if request.args.len() == 2 => NO_PASSWORD_SET,
             None if user == b"default" => OK,
             Some(password) if user == b"default" && same(password.as_bytes(), given) => OK,
+            _ if twemproxy => TWEMPROXY_WRONG_PASSWORD,
             _ => WRONG_PASSWORD,
         };
-        if reply == OK
-            && let Some(client) = self.client(handle)
-        {
-            client.authenticated = true;
+        if let Some(client) = self.client(handle) {
+            // A wrong password takes the right one back at Twemproxy, and not at Redis.
+            let kept = client.authenticated && reply != TWEMPROXY_WRONG_PASSWORD;
+            client.authenticated = reply == OK || kept;
         }
         self.answer(handle, reply)
     }

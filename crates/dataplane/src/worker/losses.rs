@@ -126,13 +126,14 @@ impl Worker {
 
     /// Plans the next attempt to connect a lane, or answers what waits for it if there is none.
     pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, loss: &Loss) {
-        self.note_failure(shard, loss);
         if self.shards[shard].fixed {
             self.shards[shard].lanes.retain(|lane| lane.key != key);
             self.shards[shard].last_loss = loss.reason();
+            // Before the server may be ejected for it: what waited for it is not for another one.
             self.answer_waiting(shard, key, loss.reason());
-            return;
+            return self.note_failure(shard, loss);
         }
+        self.note_failure(shard, loss);
         let retry_ms = self.shards[shard].next_retry(self.now.millis);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Down { retry_ms };

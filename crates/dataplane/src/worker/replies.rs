@@ -236,7 +236,7 @@ impl Worker {
         if is_replica(reply) {
             return self.lose_backend(handle, &Loss::Ours("refused a request: it is a replica"));
         }
-        if reply[0] == b'-' {
+        if reply[0] == b'-' && !needs_no_password(reply) {
             let text = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
             return self.lose_backend(handle, &Loss::Unfit(format!("greeting refused: {text}")));
         }
@@ -305,6 +305,13 @@ impl Worker {
         self.touch_client(handle);
         self.reconsider(handle);
     }
+}
+
+/// The server's answer to AUTH where it asks for no password: it serves all the same.
+fn needs_no_password(reply: &[u8]) -> bool {
+    [&b"without any password"[..], b"no password is set"]
+        .iter()
+        .any(|words| memchr::memmem::find(reply, words).is_some())
 }
 
 /// The answer to a request whose connection was lost after it was written.

@@ -1,0 +1,336 @@
+//! Pools whose servers are where the file says, as with Twemproxy: what cannot be sent is answered at once, and
+//! servers may be ejected.
+
+mod scene;
+
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dataplane::eject::EjectRule;
+use dataplane::endpoint::Endpoint;
+use dataplane::hash::HashKind;
+use dataplane::plane::Plane;
+use dataplane::pool::{Dialect, PoolConfig, Servers};
+use dataplane::ring::{Distribution, Ring};
+use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
+use scene::{Master, SOON, Scene, Wire, client_at, free_port, get, pool, set};
+
+const RETRY: Duration = Duration::from_millis(400);
+
+fn fixed(config: &mut PoolConfig) {
+    config.servers = Servers::Fixed {
+        preconnect: false,
+        eject: None,
+    };
+}
+
+fn ejecting(failures: u32) -> impl Fn(&mut PoolConfig) {
+    move |config| {
+        let rule = EjectRule {
+            failures,
+            retry: RETRY,
+        };
+        config.servers = Servers::Fixed {
+            preconnect: false,
+            eject: Some(rule),
+        };
+    }
+}
+
+/// A plane over servers at these endpoints, of which nobody may listen on some.
+fn plane_over(endpoints: &[Option<Endpoint>], change: impl Fn(&mut PoolConfig)) -> (Plane, Wire) {
+    let listen = free_port();
+    let names: Vec<String> = (0..endpoints.len()).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut config = pool("p", listen, &names);
+    fixed(&mut config);
+    change(&mut config);
+    let plane = Plane::new(vec![config], 1).expect("a valid configuration");
+    plane.start().expect("a free port");
+    let routes: Vec<RouteSpec> = endpoints
+        .iter()
+        .map(|endpoint| RouteSpec {
+            endpoint: endpoint.clone(),
+            lease_until: NO_LEASE_NEEDED,
+        })
+        .collect();
+    plane.apply(1, &routes).expect("a first snapshot");
+    (plane, client_at(listen))
+}
+
+#[test]
+fn a_server_is_connected_when_a_request_needs_it() {
+    let scene = Scene::new(fixed);
+    scene.acked(1);
+    assert!(scene.masters[0].is_left_alone());
+    let mut client = scene.client();
+    client.send(&get("k"));
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["GET", "k"]);
+    server.send(b"$-1\r\n");
+    assert_eq!(client.line(), "$-1");
+}
+
+#[test]
+fn preconnect_connects_it_before() {
+    let scene = Scene::new(|config| {
+        config.servers = Servers::Fixed {
+            preconnect: true,
+            eject: None,
+        };
+    });
+    let _server = scene.master();
+}
+
+#[test]
+fn a_refused_connection_answers_all_that_waits_for_it_and_the_next_request_tries_again() {
+    let address = free_port();
+    let (plane, mut client) = plane_over(&[Some(address.into())], |_| {});
+    let requests = [get("a"), set("a", "1"), get("a")].concat();
+    client.send(&requests);
+    for _ in 0..3 {
+        assert_eq!(client.line(), "-ERR Connection refused");
+    }
+    assert_eq!(plane.stats()[0].totals.errors, 3);
+    let listener = TcpListener::bind(address).expect("the port is still free");
+    client.send(&get("a"));
+    let (stream, _) = listener.accept().expect("the proxy connects");
+    let mut server = Wire::new(stream);
+    assert_eq!(server.request(), ["GET", "a"]);
+    server.send(b"+yes\r\n");
+    assert_eq!(client.line(), "+yes");
+}
+
+#[test]
+fn a_server_without_an_address_is_down() {
+    let (_plane, mut client) = plane_over(&[None], |_| {});
+    client.send(&get("a"));
+    assert_eq!(client.line(), "-ERR Host is down");
+}
+
+#[test]
+fn what_was_in_flight_when_a_server_left_is_told_apart() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(&[get("k"), set("k", "1")].concat());
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["GET", "k"]);
+    assert_eq!(server.request(), ["SET", "k", "1"]);
+    server.to.shutdown(Shutdown::Both).expect("an open socket");
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["GET", "k"], "a read is sent once more");
+    server.send(b"$-1\r\n");
+    assert_eq!(client.line(), "$-1");
+    let answer = client.line();
+    assert!(answer.starts_with("-INDOUBT write to shard"), "{answer}");
+}
+
+#[test]
+fn a_read_that_is_lost_twice_is_not_sent_a_third_time() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(&get("k"));
+    for _ in 0..2 {
+        let mut server = scene.master();
+        assert_eq!(server.request(), ["GET", "k"]);
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+    }
+    assert_eq!(client.line(), "-ERR Connection reset by peer");
+    assert!(scene.masters[0].is_left_alone());
+}
+
+#[test]
+fn errors_of_the_server_are_passed_on_as_they_are() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(&[set("k", "1"), get("k")].concat());
+    let mut server = scene.master();
+    server.request();
+    server.request();
+    server.send(b"-READONLY You can't write against a read only replica.\r\n-LOADING wait\r\n");
+    assert!(client.line().starts_with("-READONLY"));
+    assert_eq!(client.line(), "-LOADING wait");
+    client.send(&get("k"));
+    assert_eq!(server.request(), ["GET", "k"], "the connection is kept");
+}
+
+#[test]
+fn a_request_that_is_not_answered_in_time_is_timed_out_alone() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let mut client = scene.client();
+    client.send(&[get("slow"), get("quick")].concat());
+    let mut server = scene.master();
+    server.request();
+    server.request();
+    assert_eq!(client.line(), "-ERR Connection timed out");
+    assert_eq!(client.line(), "-ERR Connection timed out");
+    server.send(b"+late\r\n+late\r\n");
+    client.send(&set("k", "1"));
+    assert_eq!(server.request(), ["SET", "k", "1"]);
+    server.send(b"+OK\r\n");
+    assert_eq!(client.line(), "+OK", "late replies are nobody's");
+    let stats = &scene.plane.stats()[0].shards[0].totals;
+    assert_eq!((stats.timeouts, stats.timed_out), (2, 1), "one failure");
+}
+
+/// A key of the first of so many shards, as `plane_over` names them.
+fn key_of_the_first(shards: usize) -> String {
+    let shards: Vec<_> = (0..shards).map(|n| (format!("s{n}"), 1)).collect();
+    let ring = Ring::build(Distribution::Ketama, &shards);
+    let mut keys = (0..).map(|n| format!("key:{n}"));
+    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == 0)
+        .expect("some key is on it")
+}
+
+#[test]
+fn the_last_allowed_failure_ejects_a_server_until_its_time_is_over() {
+    let live = Master::new();
+    let endpoints = [Some(free_port().into()), Some(live.endpoint.into())];
+    let (plane, mut client) = plane_over(&endpoints, ejecting(2));
+    let key = key_of_the_first(2);
+    for _ in 0..2 {
+        client.send(&get(&key));
+        assert_eq!(client.line(), "-ERR Connection refused");
+    }
+    let ejected = Instant::now();
+    client.send(&get(&key));
+    let mut server = live.connection();
+    assert_eq!(server.request(), ["GET", &key], "the other one has it now");
+    server.send(b"$-1\r\n");
+    assert_eq!(client.line(), "$-1");
+    let stats = plane.stats();
+    assert_eq!(stats[0].ejections, 1);
+    assert!(stats[0].shards[0].ejected_at > 0);
+    while ejected.elapsed() < RETRY {
+        thread::yield_now();
+    }
+    client.send(&get(&key));
+    assert_eq!(client.line(), "-ERR Connection refused", "it is back");
+}
+
+#[test]
+fn when_all_servers_are_ejected_nothing_is_sent() {
+    let (plane, mut client) = plane_over(&[Some(free_port().into())], ejecting(1));
+    client.send(&get("a"));
+    assert_eq!(client.line(), "-ERR Connection refused");
+    let attempts = plane.stats()[0].shards[0].totals.attempts;
+    client.send(b"*3\r\n$4\r\nMGET\r\n$1\r\na\r\n$1\r\nb\r\n");
+    assert_eq!(client.line(), "-ERR Connection refused");
+    assert_eq!(plane.stats()[0].shards[0].totals.attempts, attempts);
+}
+
+#[test]
+fn any_reply_forgives_the_failures_before_it() {
+    let scene = Scene::new(ejecting(2));
+    for _ in 0..3 {
+        let mut client = scene.client();
+        client.send(&set("k", "1"));
+        let mut server = scene.master();
+        server.request();
+        server.send(b"-ERR some error\r\n");
+        assert_eq!(client.line(), "-ERR some error");
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+        scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
+    }
+    assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn clients_are_spread_over_the_connections_and_each_keeps_its_own() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.connections = 2;
+    });
+    let mut clients = [scene.client(), scene.client()];
+    let mut servers = Vec::new();
+    for client in &mut clients {
+        client.send(&get("a"));
+        servers.push(scene.master());
+    }
+    for (client, server) in clients.iter_mut().zip(&mut servers) {
+        client.send(&get("b"));
+        assert_eq!(server.request(), ["GET", "a"]);
+        assert_eq!(server.request(), ["GET", "b"]);
+    }
+    assert!(scene.masters[0].is_left_alone());
+}
+
+#[test]
+fn the_database_of_the_pool_is_selected_after_the_password_is_given() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.database = 3;
+        config.backend_password = Some("secret".into());
+    });
+    let mut client = scene.client();
+    client.send(&get("a"));
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["AUTH", "secret"]);
+    assert_eq!(server.request(), ["SELECT", "3"]);
+    server.send(b"-ERR AUTH <password> called without any password configured\r\n+OK\r\n");
+    assert_eq!(server.request(), ["GET", "a"], "it asks for no password");
+}
+
+#[test]
+fn a_pool_of_twemproxy_answers_auth_in_its_words() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.dialect = Dialect::Twemproxy;
+        config.password = Some("secret".into());
+    });
+    let mut client = scene.client();
+    let auth = |word: &str| format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{word}\r\n", word.len());
+    client.send(&get("a"));
+    assert_eq!(client.line(), "-NOAUTH Authentication required");
+    client.send(auth("secret").as_bytes());
+    assert_eq!(client.line(), "+OK");
+    client.send(auth("wrong").as_bytes());
+    assert_eq!(client.line(), "-ERR invalid password");
+    client.send(&get("a"));
+    assert_eq!(client.line(), "-NOAUTH Authentication required");
+}
+
+#[test]
+fn both_sides_may_be_unix_sockets() {
+    let directory = std::env::temp_dir().join(format!("shoal-unix-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let (front, back) = (directory.join("front"), directory.join("back"));
+    let listener = UnixListener::bind(&back).expect("a free path");
+    // what a process that was killed has left
+    drop(UnixListener::bind(&front).expect("a free path"));
+    let mut config = pool("p", free_port(), &["a"]);
+    fixed(&mut config);
+    config.listen = front.to_str().expect("text").to_owned();
+    config.socket_mode = Some(0o600);
+    let plane = Plane::new(vec![config.clone()], 2).expect("a valid configuration");
+    plane.start().expect("a path that nobody listens on");
+    let second = Plane::new(vec![config], 1).expect("a valid configuration");
+    let taken = second.start().expect_err("the first one listens");
+    assert!(taken.to_string().ends_with("is in use"), "{taken}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(&front).expect("the socket").permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    let route = RouteSpec {
+        endpoint: Some(Endpoint::Unix(back)),
+        lease_until: NO_LEASE_NEEDED,
+    };
+    plane.apply(1, &[route]).expect("a first snapshot");
+    let mut client = std::os::unix::net::UnixStream::connect(&front).expect("the proxy listens");
+    std::io::Write::write_all(&mut client, &get("k")).expect("the proxy reads");
+    let (mut server, _) = listener.accept().expect("the proxy connects");
+    let mut request = vec![0; get("k").len()];
+    std::io::Read::read_exact(&mut server, &mut request).expect("a request");
+    assert_eq!(request, get("k"));
+    std::io::Write::write_all(&mut server, b"$-1\r\n").expect("the proxy reads");
+    let mut answer = [0; 5];
+    std::io::Read::read_exact(&mut client, &mut answer).expect("an answer");
+    assert_eq!(&answer, b"$-1\r\n");
+    plane.stop(SOON);
+    std::fs::remove_dir_all(&directory).expect("the directory");
+}
