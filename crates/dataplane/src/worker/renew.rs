@@ -89,20 +89,23 @@ impl Worker {
         let pool = self.snapshot.pool_of(shard);
         let state = &mut self.shards[shard];
         let moved = state.endpoint != route.endpoint;
-        let changed_kind = state.fixed != pool.config.is_fixed();
+        let (was_fixed, fixed) = (state.fixed, pool.config.is_fixed());
+        let first = pool.config.lane(0);
         if moved {
             state.endpoint.clone_from(&route.endpoint);
         }
-        state.fixed = pool.config.is_fixed();
-        if route.leaving {
+        state.fixed = fixed;
+        if route.leaving || moved && (fixed || was_fixed) {
+            // Nobody has failed over: the old server answers what it has been sent.
             self.wind_down(shard);
-        } else if state.fixed {
-            if moved || changed_kind {
-                self.wind_down(shard);
-                self.preconnect(shard);
-            }
-        } else if moved || changed_kind {
+        } else if moved {
             self.leave_master(shard);
+        }
+        let stays = !self.snapshot.routes[shard].leaving;
+        if stays && fixed && moved {
+            self.preconnect(shard);
+        } else if stays && was_fixed && !fixed {
+            self.want_lane(shard, first);
         }
     }
 
