@@ -63,12 +63,16 @@ class _Reading:
         self.errors.append(((line, column), ConfigError(_printed(what), where=where, hint=hint)))
 
     def _flaw(self, flaw: Flaw) -> None:
+        """Pass a flaw on, in nutcracker's words; below a key only lists go on, and what else is there is refused."""
+        path = flaw.path[:1] + tuple(_key(part) if isinstance(part, str) else part for part in flaw.path[1:])
+        if any(isinstance(part, str) for part in path[2:]):
+            return
         what = flaw.what
-        if flaw.first and len(flaw.path) == 1:
-            what = f"there are pools with same name '{flaw.path[0]}' (first in line {flaw.first})"
+        if flaw.first and len(path) == 1:
+            what = f"there are pools with same name '{path[0]}' (first in line {flaw.first})"
         elif flaw.first:
-            what = f"{_directive(str(flaw.path[-1]))} is a duplicate (first in line {flaw.first})"
-        self.note(flaw.path, what, flaw.hint, flaw.place)
+            what = f"{_directive(str(path[-1]))} is a duplicate (first in line {flaw.first})"
+        self.note(path, what, flaw.hint, flaw.place)
 
     # ------------------------------------------------------------------------------------------------------------ pools
 
@@ -92,12 +96,12 @@ class _Reading:
 
     def _pool(self, name: str, settings: Any, listens: dict[str, Listen]) -> Pool | None:
         if not name or not name.isprintable():
-            self.note(
-                (), f"{shown(name)} cannot be a pool's name", "text that can be printed", self.read.place((name,))
-            )
+            what = f"{shown(name)} cannot be a pool's name"
+            self.note((), what, "text that can be printed", self.read.place((name,)))
             return None
         if not isinstance(settings, dict):
-            self.note((name,), f"pool '{name}' has no settings, but {_kind_of(settings)}", _POOL_FORM)
+            what = f"pool '{name}' has no settings" + (f", but {_kind_of(settings)}" if settings else "")
+            self.note((name,), what, "indent it, below its pool's name" if name in KEYS else _POOL_FORM)
             return None
         values = {key.attribute: self._value(name, key, settings) for key in KEYS.values()}
         for word in settings:
@@ -114,11 +118,10 @@ class _Reading:
         return Pool(name=name, line=self.read.place((name,))[0], **values)
 
     def _unknown(self, pool: str, word: str) -> None:
-        """Say that there is no such key. Of `redis_auth:secret` (no space, in braces) only the key is shown."""
-        key, colon, _ = word.partition(":")
+        key = _key(word)
         guess = closest(key.lower(), KEYS)
         hint = f'did you mean "{guess}"?' if guess else f"known here: {', '.join(KEYS)}"
-        if colon and key in KEYS:
+        if key in KEYS:
             hint = "put a space after the colon"
         self.note((pool, key), f"{_directive(key)} is unknown", hint, self.read.place((pool, word)))
 
@@ -128,7 +131,7 @@ class _Reading:
         if key.name not in settings:
             if key.default is REQUIRED:
                 what = f"pool '{pool}' has no servers" if key.kind.listed else f'directive "{key.name}:" is missing'
-                self.note((pool, key.name), what, key.kind.written.replace("`", '"'))
+                self.note((pool, key.name), what, key.kind.hint)
                 return _WRONG
             return key.default
         value = settings[key.name]
@@ -137,10 +140,11 @@ class _Reading:
     def _scalar(self, path: document.Path, key: Key, value: Any) -> Any:
         directive = _directive(key.name)
         if not isinstance(value, str):
-            hint = "put it in quotes" if key.name == "hash_tag" else key.kind.written.replace("`", '"')
+            hint = "put it in quotes" if key.name == "hash_tag" else key.kind.hint
             self.note(path, f"{directive} has an invalid value: {_kind_of(value)}", hint)
         elif not value:
-            self.note(path, f"{directive} is empty", key.kind.written.replace("`", '"'))
+            empty = "has an empty item" if key.kind.listed else "is empty"
+            self.note(path, f"{directive} {empty}", key.kind.hint)
         elif not _is_text(value):
             self.note(path, f"{directive} has a character that is none")
         else:
@@ -155,7 +159,7 @@ class _Reading:
         path = (pool, key.name)
         if not isinstance(value, list) or not value:
             got = "an empty list" if value == [] else _kind_of(value)
-            self.note(path, f"{_directive(key.name)} is not a list, but {got}", key.kind.written.replace("`", '"'))
+            self.note(path, f"{_directive(key.name)} is not a list, but {got}", key.kind.hint)
             return _WRONG
         items, lines = [], []
         for index, text in enumerate(value):
@@ -170,20 +174,24 @@ class _Reading:
     def _twice(self, path: tuple[str, str], items: list[Any], lines: list[int]) -> None:
         """No server's label, and no sentinel, stands in a list twice: a ring has one place for a name."""
         first: dict[str, int] = {}
+        hint = "a name after the weight tells two apart" if path[1] == "servers" else None
         for index, item in enumerate(items):
             if item is _WRONG:
                 continue
             name = item.label if isinstance(item, Server) else str(item)
             if name in first:
                 what = f"pool '{path[0]}' has {path[1]} with same name '{name}' (first in line {first[name]})"
-                self.note(
-                    (*path, index), what, "a name after the weight tells two apart" if path[1] == "servers" else None
-                )
+                self.note((*path, index), what, hint)
             first.setdefault(name, lines[index])
 
 
 def _directive(name: str) -> str:
     return f"directive {shown(name)}"
+
+
+def _key(word: str) -> str:
+    """A key as an error shows it: of `redis_auth:secret`, written without a space, only what is no secret."""
+    return word.partition(":")[0]
 
 
 def _printed(text: str) -> str:

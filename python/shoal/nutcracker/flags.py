@@ -5,6 +5,7 @@ front); abbreviations, order and arguments that are no flags are as getopt_long 
 overflow, ours says so. Exit codes and output are the caller's. Called by the command that stands in for nutcracker.
 """
 
+import contextlib
 import getopt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class Flags:
     stats_port: int
     stats_addr: str
     stats_interval: int
-    pid_file: str | None
+    pid_file: str
     mbuf_size: int
     given: frozenset[str]
 
@@ -103,7 +104,10 @@ _TABLE = (
     Flag("s", "stats-port", "where the stats are served", 22222, "N", "a number", _port),
     Flag("a", "stats-addr", "the address they are served on", "0.0.0.0", "S", "a string"),
     Flag("i", "stats-interval", "milliseconds between two sums of the stats", 30000, "N", "a number", _number),
-    Flag("p", "pid-file", "where to write the process's number", None, "S", "a file name"),
+    Flag(
+        *("p", "pid-file", "where a daemon writes its number", "/run/nutcracker/nutcracker.pid", "S", "a file name"),
+        note="Used with `-d` only.",
+    ),
     Flag(
         *("m", "mbuf-size", "bytes in a buffer, from 512 to 16777216", 16384, "N", "a number", _mbuf),
         note="Checked, and then ignored: Shoal's buffers grow by themselves.",
@@ -116,12 +120,28 @@ _BY_OPTION: Final = {f"-{flag.short}": flag for flag in _TABLE} | {f"--{flag.lon
 
 def parse_flags(argv: Sequence[str]) -> Flags:
     """Read the arguments after the program's name; ConfigError if nutcracker would take them for wrong."""
+    try:
+        return _flags(_options(argv))
+    except getopt.GetoptError as error:
+        _check_before(argv)
+        raise _wrong(error) from None
+
+
+def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
     short = "".join(flag.short + (":" if flag.needs else "") for flag in _TABLE)
     long = [flag.long + ("=" if flag.needs else "") for flag in _TABLE]
-    try:
-        options, _ = getopt.gnu_getopt(list(argv), short, long)
-    except getopt.GetoptError as error:
-        raise _wrong(error) from None
+    return getopt.gnu_getopt(list(argv), short, long)[0]
+
+
+def _check_before(argv: Sequence[str]) -> None:
+    """Raise for a wrong value that stands before a wrong option: nutcracker stops at the first of both."""
+    for end in range(len(argv) - 1, 0, -1):
+        with contextlib.suppress(getopt.GetoptError):
+            _flags(_options(argv[:end]))
+            return
+
+
+def _flags(options: list[tuple[str, str]]) -> Flags:
     values: dict[str, Any] = {flag.attribute: flag.default for flag in _TABLE}
     for option, text in options:
         flag = _BY_OPTION[option]

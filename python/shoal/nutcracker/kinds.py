@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shoal.nutcracker.model import Listen, Server
-from shoal.topology.values import MAX_PORT, Endpoint, UnixSocket, closest, is_address
+from shoal.topology.values import MAX_PORT, Endpoint, UnixSocket, is_address
 
 MOST = 2**31 - 1
 MAX_PATH_BYTES = 107
@@ -44,6 +44,11 @@ class Kind:
     written: str
     read: Callable[[str], Any]
     listed: bool = False
+
+    @property
+    def hint(self) -> str:
+        """How it is written, for an error."""
+        return self.written.replace("`", '"')
 
 
 def digits(text: str) -> int | None:
@@ -83,10 +88,8 @@ def choice(noun: str, known: Iterable[str]) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in names:
-            guess = closest(text.lower(), names)
-            raise BadValueError(
-                f"is not a valid {noun}", f"did you mean {guess}?" if guess else f"one of {', '.join(names)}"
-            )
+            hint = f"write {text.lower()}, in small letters" if text.lower() in names else f"one of {', '.join(names)}"
+            raise BadValueError(f"is not a valid {noun}", hint)
         return text
 
     return read

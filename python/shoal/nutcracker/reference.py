@@ -55,8 +55,8 @@ _ON_THE_FILE = """\
 _FLAGS = """\
 ## Flags
 
-As getopt_long has them: long ones may be shortened as long as they stay clear, and what is no flag is ignored. The
-defaults are those of Debian's nutcracker.
+As getopt_long has them: long ones may be shortened as long as they stay clear, the last of two counts, and what is no
+flag is ignored. The defaults are those of Debian's nutcracker; `-o ''` logs to stderr.
 """
 
 
@@ -103,9 +103,9 @@ def _written(flag: Flag) -> str:
 
 
 def _flag_default(flag: Flag) -> str:
-    return "" if flag.default in (None, False) else f" (default: {flag.default})"
+    return "" if flag.default is False else f" (default: {flag.default})"
 
 
 def _flag_cells(flag: Flag) -> tuple[str, ...]:
-    default = "none" if flag.default is None else "off" if flag.default is False else f"`{flag.default}`"
+    default = "off" if flag.default is False else f"`{flag.default}`"
     return f"`{_written(flag)}`", default, flag.help
