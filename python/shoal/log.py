@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 EVENT_WIDTH = 22
 FILE_MODE = 0o644
+STDERR = 2
 
 SHOWN: Final = (
     *(logging.CRITICAL, logging.CRITICAL, logging.CRITICAL),  # 0 to 2: only what is said of the log itself
@@ -131,6 +132,11 @@ class Log:
         else:
             self.event("log_reopened")
 
+    def take_stderr(self) -> None:
+        """Have the file, also when it is opened again, take what is written to stderr: a crash says why there."""
+        if self._file is not None:
+            self._file.take_stderr()
+
     def close(self) -> None:
         """Close the file; nothing may be written after that."""
         if self._file is not None:
@@ -151,11 +157,18 @@ class _LogFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = self._open()
+        self._has_stderr = False
 
     def reopen(self) -> None:
         opened = self._open()
         self.close()
         self._file = opened
+        if self._has_stderr:
+            self.take_stderr()
+
+    def take_stderr(self) -> None:
+        os.dup2(self._file.fileno(), STDERR)
+        self._has_stderr = True
 
     def close(self) -> None:
         self._file.close()

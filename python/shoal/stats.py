@@ -18,19 +18,16 @@ import socket
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from shoal.errors import ConfigError, PortInUseError
-from shoal.nutcracker.model import rank
+from shoal.nutcracker.model import RELEASE, rank
 from shoal.plane import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from shoal.topology import Endpoint
-
-NUTCRACKER: Final = "0.5.0"
-"""The nutcracker whose statistics these are, as programs that look at `version` expect."""
 
 POOL: Final = "pool"
 SERVER: Final = "server"
@@ -105,6 +102,12 @@ class Moment:
 # --------------------------------------------------------------------------------------------------------- what is told
 
 
+def stats_line(counters: Counters, started: float) -> str:
+    """The line of this moment, for a process that started then (seconds since 1970)."""
+    now = time.time()
+    return line(counters, Moment(socket.gethostname(), max(0, int(now - started)), int(now)))
+
+
 def line(counters: Counters, moment: Moment) -> str:
     """The whole line, with its line end."""
     pools = dict(sorted(counters["pools"].items(), key=lambda item: rank(item[0])))
@@ -128,7 +131,7 @@ def _head(counters: Counters, pools: Mapping[str, Any], moment: Moment) -> Itera
     shards = [shard for pool in pools.values() for shard in pool["shards"].values()]
     yield "service", "nutcracker"
     yield "source", moment.source
-    yield "version", NUTCRACKER
+    yield "version", RELEASE
     yield "uptime", moment.uptime
     yield "timestamp", moment.timestamp
     accepted = sum(pool["accepted"] for pool in pools.values())
@@ -169,23 +172,6 @@ def _name(text: str) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- serving
-
-
-class Counting(Protocol):
-    """What is needed of `shoal.plane.Plane`."""
-
-    def stats(self) -> Counters: ...
-
-
-def teller(plane: Counting) -> Callable[[], str]:
-    """What gives a plane's line whenever it is asked; its uptime begins now."""
-    source, started = socket.gethostname(), time.monotonic()
-
-    def tell() -> str:
-        uptime = int(time.monotonic() - started)
-        return line(plane.stats(), Moment(source, uptime, int(time.time())))
-
-    return tell
 
 
 class StatsServer:

@@ -120,6 +120,22 @@ def test_a_file_that_cannot_be_opened_at_the_start_is_an_error_in_nutcracker_s_w
     assert caught.value.what == "opening log file '/nonexistent/log' failed: No such file or directory"
 
 
+def test_what_is_written_to_stderr_goes_to_the_file_that_is_open(path: Path, logging_to: Logging) -> None:
+    log, moved = logging_to(path), path.with_name("log.1")
+    before = os.dup(2)
+    try:
+        log.take_stderr()
+        os.write(2, b"the first\n")
+        path.rename(moved)
+        log.reopen()
+        os.write(2, b"the second\n")
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+    assert moved.read_text() == "the first\n"
+    assert path.read_text().endswith("the second\n")
+
+
 def test_a_full_disk_ends_nothing(logging_to: Logging) -> None:
     logging_to(Path("/dev/full")).event("proxy_started")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import re
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,12 @@ from inline_snapshot import snapshot
 
 from shoal import stats
 from shoal.errors import ConfigError, PortInUseError
-from shoal.stats import FIGURES, POOL, SERVER, Moment, StatsServer, describe, line, teller
+from shoal.stats import FIGURES, POOL, SERVER, Moment, StatsServer, describe, line, stats_line
 from shoal.topology import Endpoint
 from tests.harness import LOOPBACK, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 RECORDED = json.loads((Path(__file__).parents[1] / "compat" / "stats_line.json").read_text())["line"]
 MOMENT = Moment("here", 7, 1_700_000_000)
@@ -153,23 +155,14 @@ server stats:
 # ------------------------------------------------------------------------------------------------------------ the port
 
 
-class FakePlane:
-    def __init__(self) -> None:
-        self.left = 0
-
-    def stats(self) -> dict[str, Any]:
-        self.left += 1
-        return {"workers": 1, "pools": {"p": a_pool("a", left=self.left)}}
-
-
 @contextlib.asynccontextmanager
-async def serving(text: str | None = None) -> AsyncIterator[tuple[Endpoint, StatsServer]]:
+async def serving(line: Callable[[], str]) -> AsyncIterator[Endpoint]:
     """A running server; it ends within a second of `stop`."""
     endpoint = Endpoint(LOOPBACK, free_port())
-    server = StatsServer(endpoint, teller(FakePlane()) if text is None else lambda: text)
+    server = StatsServer(endpoint, line)
     running = asyncio.create_task(server.run())
     try:
-        yield endpoint, server
+        yield endpoint
         server.stop()
         await asyncio.wait_for(running, 3)
     finally:
@@ -185,16 +178,23 @@ async def read(endpoint: Endpoint) -> bytes:
 
 
 async def test_whoever_connects_gets_the_figures_of_the_moment_and_an_end() -> None:
-    async with serving() as (endpoint, _):
+    left = itertools.count(1)
+    started = time.time() - 7.5
+
+    def tell() -> str:
+        return stats_line({"workers": 1, "pools": {"p": a_pool("a", left=next(left))}}, started)
+
+    async with serving(tell) as endpoint:
         first, second = json.loads(await read(endpoint)), json.loads(await read(endpoint))
-    assert first["source"] == socket.gethostname()
+    assert (first["source"], first["uptime"]) == (socket.gethostname(), 7)
+    assert abs(first["timestamp"] - time.time()) < 3
     assert (first["p"]["client_eof"], second["p"]["client_eof"]) == (1, 2)
 
 
 async def test_clients_that_do_not_read_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "ANSWER_LIMIT", 0.05)
     text = "x" * 20_000_000  # more than the buffers of a socket take
-    async with serving(text) as (endpoint, _):
+    async with serving(lambda: text) as endpoint:
         idle = [socket.create_connection(endpoint) for _ in range(stats.MOST_CONNECTIONS + 1)]
         reader, writer = await asyncio.open_connection(*endpoint)
         assert (await asyncio.wait_for(reader.read(10), 5)) == b"x" * 10
@@ -204,7 +204,7 @@ async def test_clients_that_do_not_read_leave_room_for_others(monkeypatch: pytes
 
 
 async def test_what_a_client_says_is_not_read() -> None:
-    async with serving("hello\n") as (endpoint, _):
+    async with serving(lambda: "hello\n") as endpoint:
         reader, writer = await asyncio.open_connection(*endpoint)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         assert await reader.readline() == b"hello\n"
@@ -212,7 +212,7 @@ async def test_what_a_client_says_is_not_read() -> None:
 
 
 async def test_a_client_that_leaves_at_once_harms_nobody() -> None:
-    async with serving("hello\n") as (endpoint, _):
+    async with serving(lambda: "hello\n") as endpoint:
         for _ in range(10):
             socket.create_connection(endpoint).close()
         assert await read(endpoint) == b"hello\n"
