@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from shoal.errors import ConfigError
 
@@ -86,6 +87,7 @@ def text_of(file: File, hint: str, noun: str = "topology") -> str:
 def read(text: str, name: str, noun: str = "topology", *, raw: bool = False) -> Document:
     """Parse a file's text; ConfigError if it is not YAML. `raw` leaves every scalar the text that the file has."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = _Scanner
     yaml.composer.warn_double_anchors = False  # YAML allows them
     try:
         root = yaml.compose(text)
@@ -103,6 +105,22 @@ def read(text: str, name: str, noun: str = "topology", *, raw: bool = False) -> 
     except RecursionError:
         raise ConfigError(f"not a {noun}: nested too deeply", where=name) from None
     return document
+
+
+class _Scanner(Scanner):
+    """Takes a tab between a key and its value and at the end of a line, as YAML and libyaml do and ruamel does not."""
+
+    def scan_to_next_token(self) -> None:
+        super().scan_to_next_token()
+        while self.reader.peek() == "\t" and (not self.allow_simple_key or self._rest_of_line_is_blank()):
+            self.reader.forward()
+            super().scan_to_next_token()
+
+    def _rest_of_line_is_blank(self) -> bool:
+        ahead = 0
+        while self.reader.peek(ahead) in " \t":
+            ahead += 1
+        return self.reader.peek(ahead) in "#\r\n\0"
 
 
 def _syntax_error(error: MarkedYAMLError) -> str:

@@ -7,6 +7,7 @@
     ├── PortInUseError   somebody else listens where a part of ours must                           (exit 2)
     ├── ProcessError     a process of ours did not start, or died                                  (exit 1)
     ├── SentinelError    a sentinel did not answer, or not as Sentinel does                        (exit 1)
+    ├── SampleError      a server did not give its keys                                            (exit 1)
     └── PlaneError       the data plane refused what it was asked                                  (exit 1)
 
 Rule: whatever a user can bring about is one of these; anything else that escapes is a bug and keeps its traceback.
@@ -98,6 +99,10 @@ class ProcessError(ShoalError):
 
 class SentinelError(ShoalError):
     """A sentinel cannot be asked, or its answer makes no sense."""
+
+
+class SampleError(ShoalError):
+    """A server that was to give its keys did not."""
 
 
 class PlaneError(ShoalError):

@@ -2,7 +2,7 @@
 
 Owns the border to the native module, which nothing else imports: endpoints become IP addresses here, and the
 module's errors become Shoal's. The rule it keeps: a snapshot is whole (a route for every shard of every pool) and
-its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `check` and `key`.
+its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `moves` and `check`, `key` and `diff`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shoal.errors import PlaneError, PortInUseError, ShoalError
 from shoal.topology.values import Endpoint, UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 NO_LEASE_NEEDED: int = _native.NO_LEASE_NEEDED
 """A `Route.lease_until_ns` that never ends."""
@@ -120,6 +120,20 @@ class Ring:
         """Which shard has `key`."""
         shard, hashed, point, tagged = self._ring.locate(key)
         return Located(shard, hashed, point, bytes(tagged))
+
+    def owners(self, keys: Iterable[bytes]) -> list[str]:
+        """The shard of each of many keys."""
+        return self._ring.owners(keys)
+
+    def moves(self, new: Ring) -> dict[tuple[str, str], float] | None:
+        """Where the hashes go if `new` takes this ring's place: the share, 0 to 1, for each shard here and there.
+
+        Every hash is counted, those that stay included, and a pair without any is left out: what is not there is
+        exactly 0. None where hashes cannot be counted: the rings differ in hash or hash tag, the hash does not give
+        all values equally often (crc16; unless none moves), a distribution is random, or it would take too long.
+        """
+        moves = self._ring.moves(new._ring)
+        return None if moves is None else {(old, there): share for old, there, share in moves}
 
     def shares(self) -> dict[str, float]:
         """The part of the hash space, 0 to 1, that each shard owns."""

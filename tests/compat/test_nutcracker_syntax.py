@@ -49,18 +49,44 @@ LINES = [
     *("distribution: random", "distribution: Ketama"),
     *('hash_tag: "{}"', "hash_tag: $$", "hash_tag: {}", "hash_tag: a", "hash_tag: abc", "hash_tag: é", "hash_tag: éé"),
     *("redis_auth: a b", "redis_auth: ''", "redis_auth: ~", "redis_auth: |\n    abc", "redis_auth: a\n    b"),
-    *("listen: 127.0.0.1:2", "servers: 127.0.0.1:2:1"),
+    *(
+        "listen: 127.0.0.1:2",
+        "servers: 127.0.0.1:2:1",
+        "redis_auth: p #w",
+        "hash_tag: #x",
+        "timeout:\t5",
+        "nonsense: x",
+    ),
 ]
 LISTENS = [
     *("127.0.0.1:65535", "127.0.0.1:01", "localhost:1", "::1:1", "/tmp/x", "/tmp/x 0777", "/tmp/x 777", "/tmp/x  0600"),
     *("127.0.0.1:0", "127.0.0.1:65536", "22121", ":22121", "127.0.0.1:", "127.0.0.1:-1", "'127.0.0.1:1 '", "''", "*:1"),
-    *("/tmp/x 1777", "127.0.0.1:1 0777", f"/{'x' * 106}", f"/{'x' * 107}", "/tmp/x:1", "/tmp/x 06 00"),
+    *(
+        "'127.0.0.1 :1'",
+        "unix:/tmp/x",
+        "/tmp/x y 0600",
+        "/tmp/x 1777",
+        "127.0.0.1:1 0777",
+        f"/{'x' * 106}",
+        f"/{'x' * 107}",
+        "/tmp/x:1",
+        "/tmp/x 06 00",
+    ),
 ]
 SERVER_LISTS = [
     *(("127.0.0.1:2:1 a",), ("127.0.0.1:2:01",), ("::1:2:1",), ("'[::1]:2:1'",), ("host:2:1",), ("/tmp/s:1",)),
     *(("/tmp/s:1 a",), ("/tmp/s y:1 a",), ("127.0.0.1:2:1 a:b",), ("127.0.0.1:2:1 é",), ("127.0.0.1:2:2147483647",)),
     *(("127.0.0.1:2:0",), ("127.0.0.1:2:-1",), ("127.0.0.1:2:",), ("127.0.0.1:2",), ("127.0.0.1:2:x",)),
     *(("127.0.0.1:2:1  a",), ("127.0.0.1:2:1 a b",), ("127.0.0.1:0:1",), ("127.0.0.1:65536:1",), ("127.0.0.1::1",)),
+    *(("tmp/x.sock:1",), ("unix:/tmp/x.sock:1",), ("/tmp/x y.sock:1",), ("6399:1",), ("host: h",), ("[::1]:2:1",)),
+    *(
+        ("h:2:1\ta",),
+        ("h:2:1 al#ias",),
+        ("h:2:1 #alias",),
+        ('h:2:1 a"b',),
+        ("h:2:1", "h:2:1 a"),
+        ("localhost:2:1", "127.0.0.1:2:1"),
+    ),
     *(("a b:2:1",), ("/tmp/s:0",), ("/tmp/s",), ("/tmp/s:x:1",), ("''",), ("- 127.0.0.1:2:1",), ("a: 1",)),
     *(("127.0.0.1:2:1", "127.0.0.1:2:2"), ("127.0.0.1:2:1 a", "127.0.0.1:2:1 b"), ("127.0.0.1:2:1", "127.0.0.1:02:1")),
     *(("127.0.0.1:2:1 a", "127.0.0.1:3:1 a"), ("127.0.0.1:2:1", "127.0.0.1:3:1 127.0.0.1:2")),
@@ -93,6 +119,13 @@ WHOLE = {
     "settings that are not indented": "p:\nlisten: 127.0.0.1:1\n",
     "a tab": "p:\n\tlisten: 127.0.0.1:1\n",
     "lines that end as on Windows": with_line("timeout: 1").replace("\n", "\r\n"),
+    "lines that end as on old Macs": with_line("timeout: 1").replace("\n", "\r"),
+    "trailing spaces": with_line("timeout: 1").replace("\n", "  \n"),
+    "a list before other keys": f"{BEGINNING}{SERVERS}  timeout: 1\n",
+    "tabs between things": with_line("timeout:\t5 \t# c\t").replace("true", "true\t").replace("p:", "p:\t"),
+    "tabs in a list": with_servers("127.0.0.1:2:1\t", "127.0.0.1:2:1 a\t# c", "'127.0.0.1:3:1'\t# c"),
+    "a tab before an item": with_servers("\t127.0.0.1:2:1"),
+    "a merge key": with_line("<<: x"),
     "a byte order mark": "\ufeff" + with_line("timeout: 1"),
     "no last line end": with_line("timeout: 1").rstrip(),
     "two documents": f"{with_line('timeout: 1')}---\n{with_line('timeout: 1')}",
@@ -127,6 +160,7 @@ WE_REFUSE = {
     "a weight over 32 bits": (with_servers("127.0.0.1:2:4294967297"), OVERFLOW),
     "a mode that is none": (with_listen("/tmp/x 8"), "nutcracker reads 0 and sets no mode"),
     "a path with a space": (with_listen("/tmp/a b"), "nutcracker listens on /tmp/a"),
+    "any address, as a star": (with_listen("'*:1'"), "nutcracker asks the resolver, which may say ::1 only"),
     "a listen within another": (two_pools(listen="0.0.0.0:1", second="127.0.0.1:1"), "the second cannot be bound"),
     "a listen in other words": (two_pools(second="127.0.0.1:01"), "the second cannot be bound"),
     "a socket with two modes": (two_pools(listen="/tmp/a", second="/tmp/a 0777"), "the second cannot be bound"),
@@ -135,6 +169,8 @@ WE_REFUSE = {
     "two ports": (with_servers("127.0.0.1:2:3:1"), "such a server can never be reached"),
     "a host that is a path": (with_servers("x/y:2:1"), "such a server can never be reached"),
     "a path too long for a socket": (with_servers(f"/{'x' * 107}:1"), "such a server can never be reached"),
+    "a tab within a value": (with_line("redis_auth: a\tb"), "ruamel.yaml wants it in quotes"),
+    "UTF-16": (with_line("timeout: 1"), "a configuration is UTF-8"),
     "a name with a tab": (with_servers('"127.0.0.1:2:1 a\\tb"'), "logs and stats could not print it"),
 }
 
@@ -176,5 +212,5 @@ def test_what_nutcracker_refuses_and_we_take(program: Path, tmp_path: Path, name
 @pytest.mark.parametrize("name", WE_REFUSE)
 def test_what_nutcracker_takes_and_we_refuse(program: Path, tmp_path: Path, name: str) -> None:
     file = tmp_path / "nutcracker.yml"
-    file.write_text(WE_REFUSE[name][0])
+    file.write_text(WE_REFUSE[name][0], "UTF-16" if name == "UTF-16" else "UTF-8")
     assert (ours(file), theirs(program, file)) == (False, True), WE_REFUSE[name][1]

@@ -45,6 +45,7 @@ def test_one_error_together_is_itself() -> None:
         ("PortInUseError", 2),
         ("ProcessError", 1),
         ("SentinelError", 1),
+        ("SampleError", 1),
         ("PlaneError", 1),
     ],
 )

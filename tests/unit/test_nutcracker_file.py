@@ -183,6 +183,12 @@ def test_what_nutcracker_refuses_for_style_is_read(style: str) -> None:
     assert [server.label for server in pool_of(text).servers] == ["10.0.0.5:6379"]
 
 
+def test_tabs_may_stand_between_things_and_before_a_comment() -> None:
+    text = SHORTEST.replace("redis: true", "redis:\ttrue\t# yes").replace(":1\n", ":1 a \t\n\t \n")
+    assert [server.label for server in pool_of(text).servers] == ["a"]
+    assert "indent with spaces" in refused(SHORTEST.replace("  redis", "\tredis"))
+
+
 def test_the_four_hosts_file_works_as_it_is_and_with_sentinels() -> None:
     plain = load(EXAMPLES / "nutcracker.yml")
     (pool,) = plain.pools

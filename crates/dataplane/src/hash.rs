@@ -59,6 +59,16 @@ impl HashKind {
             .map_or("", |&(name, _)| name)
     }
 
+    /// How many hashes there are, from 0 up, if all come about equally often: a share of them is
+    /// then a share of the keys. `None` for `crc16`, of which short keys reach only a part.
+    pub fn space(self) -> Option<u64> {
+        match self {
+            Self::Crc16 => None,
+            Self::Crc32 => Some(1 << 15),
+            _ => Some(1 << 32),
+        }
+    }
+
     /// The 32 bits of `key` that the ring looks up.
     ///
     /// An empty key is 0 under every hash: nutcracker answers so before it asks the hash function.

@@ -3,7 +3,9 @@
 //! Owns the continuum. The rule it keeps: the same shards, weights and order give the same owners
 //! as nutcracker 0.5.0 gives, down to its single-precision arithmetic; a shard is known by its
 //! name, so nothing but a change of names or weights moves a key. `snapshot` builds a ring, `route`
-//! looks up one hash a key.
+//! looks up one hash a key, `moves` compares two rings.
+
+mod moves;
 
 use crate::hash::md5_points;
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, demo, down, init, key, proxy, status, up
+from shoal.cli import check, demo, diff, down, init, key, proxy, status, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "down": down.command,
     "status": status.command,
     "key": key.command,
+    "diff": diff.command,
     "proxy": proxy.command,
     "demo": demo.command,
 }

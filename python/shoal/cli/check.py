@@ -1,12 +1,13 @@
 """`shoal check`: validates a topology file and prints what it means."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from shoal import config
 from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from shoal.cli.printer import Printer
 from shoal.cli.ring import ring_of
+from shoal.cli.text import table
 from shoal.engine import find_engine
 from shoal.topology import (
     LOCAL,
@@ -55,15 +56,15 @@ def _lines(layout: Layout) -> Iterator[str]:
     topology = layout.topology
     yield f"cluster {topology.cluster}"
     yield ""
-    yield from _table([("shard", "node", "at first", "host", "endpoint"), *_shard_rows(layout)])
+    yield from table([("shard", "node", "at first", "host", "endpoint"), *_shard_rows(layout)])
     yield ""
-    yield from _table([("pool", "shard", "of the ring", "how"), *_pool_rows(topology)])
+    yield from table([("pool", "shard", "of the ring", "how"), *_pool_rows(topology)])
     yield ""
-    yield from _table([("sentinel", "host", "endpoint"), *_sentinel_rows(layout)])
+    yield from table([("sentinel", "host", "endpoint"), *_sentinel_rows(layout)])
     yield _quorum_line(topology)
     yield ""
     pools = [f"clients of {pool}" if len(topology.pools) > 1 else "clients" for pool in topology.pools]
-    yield from _table([("proxy", "host", *pools, "admin", "statistics"), *map(_proxy_row, layout.proxies)])
+    yield from table([("proxy", "host", *pools, "admin", "statistics"), *map(_proxy_row, layout.proxies)])
     if ports_to_choose(topology):
         yield ""
         yield "* a free port, chosen at the first `shoal up` and kept"
@@ -106,13 +107,6 @@ def _proxy_row(node: ProxyNode) -> tuple[str, ...]:
 
 def _shown(endpoint: Endpoint) -> str:
     return str(endpoint) if endpoint.port != TO_CHOOSE else str(endpoint).removesuffix(str(TO_CHOOSE)) + "*"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Rows with their columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 # -------------------------------------------------------------------------------------------------------- for programs

@@ -18,6 +18,7 @@ from shoal.ask import Line, Silent
 from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption, StateOption
 from shoal.cli.printer import Printer
 from shoal.cli.ring import ring_of
+from shoal.cli.text import plain
 from shoal.topology import Endpoint, Layout, Topology, lay_out, majority, ports_to_choose
 
 
@@ -55,7 +56,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     answers = [_locate(topology, layout, name, raw) for name in pools]
     printer = Printer()
     if as_json:
-        printer.json({"key": _plain(raw), "hex": raw.hex(), "pools": [asdict(answer) for answer in answers]})
+        printer.json({"key": plain(raw), "hex": raw.hex(), "pools": [asdict(answer) for answer in answers]})
         return 0
     for answer in answers:
         for line in _lines(answer, raw):
@@ -88,7 +89,7 @@ def _locate(topology: Topology, layout: Layout | None, pool: str, key: bytes) ->
         shard=located.shard,
         endpoint=None if endpoint is None else str(endpoint),
         endpoint_from=source,
-        hashed=_plain(located.tagged),
+        hashed=plain(located.tagged),
         hash=f"0x{located.hash:08x}",
         hash_name=spec.hash,
         distribution=spec.distribution,
@@ -128,9 +129,9 @@ async def _ask(sentinel: Endpoint, password: str | None, shard: str) -> Endpoint
 
 
 def _lines(answer: Answer, key: bytes) -> list[str]:
-    part = "the whole key" if answer.hashed == _plain(key) else "what its hash tag encloses"
+    part = "the whole key" if answer.hashed == plain(key) else "what its hash tag encloses"
     lines = [
-        f'"{_plain(key)}" is on shard {answer.shard}',
+        f'"{plain(key)}" is on shard {answer.shard}',
         f"  pool      {answer.pool}",
         f"  endpoint  {answer.endpoint or 'not known yet'} ({answer.endpoint_from})",
         f'  hashed    "{answer.hashed}" ({part})',
@@ -143,16 +144,3 @@ def _lines(answer: Answer, key: bytes) -> list[str]:
     else:
         lines.append("  warning   the distribution is random: any shard may hold the key")
     return lines
-
-
-def _plain(raw: bytes) -> str:
-    """Bytes as a person can read them: what is not printable text is escaped."""
-    return "".join(map(_character, raw.decode("utf-8", "surrogateescape")))
-
-
-def _character(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))

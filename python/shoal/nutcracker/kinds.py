@@ -160,7 +160,8 @@ def _host(text: str) -> str:
     """An address or a name; brackets around an IPv6 address are taken off."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not is_address(bare) and (bare != text or not _HOST.fullmatch(text)):
-        raise BadValueError("has an invalid host", "an IP address, or a name of letters, digits, . and -")
+        hint = "every address is 0.0.0.0" if text == "*" else "an IP address, or a name of letters, digits, . and -"
+        raise BadValueError("has an invalid host", hint)
     return bare
 
 

@@ -47,7 +47,7 @@ _ON_THE_FILE = """\
 - Host names are resolved when they are used. nutcracker looks `listen` up while it reads and refuses what it cannot
   find. An IPv6 address may stand in brackets, where the name on the ring keeps them.
 - Numbers that overflow, a mode that is no octal number, a server without a host, and a socket's path that is longer
-  than 107 bytes are refused. nutcracker takes them, and does something else or fails later.
+  than 107 bytes are refused. nutcracker takes them, and does something else or fails later. The file must be UTF-8.
 - `0.0.0.0:22121` and `127.0.0.1:22121` in two pools, or one socket with two modes, are refused: only one of them
   could be bound.
 """
