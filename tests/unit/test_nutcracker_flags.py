@@ -6,6 +6,7 @@ import pytest
 
 from shoal.errors import ConfigError
 from shoal.nutcracker.flags import FLAGS, parse_flags
+from shoal.topology import Endpoint
 
 
 def test_without_flags_the_defaults_hold() -> None:
@@ -35,6 +36,9 @@ def test_without_flags_the_defaults_hold() -> None:
         (["-m", "512"], {"mbuf_size": 512}),
         (["-m", "16777216"], {"mbuf_size": 16777216}),
         (["-o", ""], {"output": ""}),
+        (["--admin=127.0.0.1:22180"], {"admin": Endpoint("127.0.0.1", 22180)}),
+        (["--adm", "[::1]:1"], {"admin": Endpoint("::1", 1)}),
+        (["--workers", "4"], {"workers": 4}),
     ],
 )
 def test_what_is_taken(argv: list[str], expected: dict[str, object]) -> None:
@@ -73,6 +77,10 @@ def test_what_is_taken(argv: list[str], expected: dict[str, object]) -> None:
         (["-p"], "option -p requires a file name"),
         (["-a"], "option -a requires a string"),
         (["--help=x"], "invalid option -- 'h'"),
+        (["--admin=22180"], "option --admin requires an address and a port"),
+        (["--admin"], "option --admin requires an address and a port"),
+        (["--workers=0"], "option --workers requires a number from 1 to 256"),
+        (["--workers=257"], "option --workers requires a number from 1 to 256"),
         (["-h", "-Z"], "invalid option -- 'Z'"),
         (["-s", "0", "-Z"], "option -s value 0 is not a valid port"),
         (["-Z", "-s", "0"], "invalid option -- 'Z'"),
@@ -99,3 +107,10 @@ def test_a_long_option_that_is_unknown_or_unclear(argument: str, hint: str | Non
         parse_flags([argument])
     assert caught.value.what == f"invalid option -- '{argument[2:].partition('=')[0]}'"
     assert caught.value.hint == hint
+
+
+def test_no_flag_of_ours_makes_a_short_form_of_theirs_unclear() -> None:
+    ours = [flag.long for flag in FLAGS.values() if not flag.short]
+    theirs = [flag.long for flag in FLAGS.values() if flag.short]
+    assert ours == ["admin", "workers"]
+    assert not {name[0] for name in ours} & {name[0] for name in theirs}

@@ -1,8 +1,9 @@
-"""The flags of nutcracker's command line, declared once, and what reads them.
+"""The flags of nutcracker's command line, and Shoal's own after them, declared once, and what reads them.
 
 Rule: what nutcracker takes is taken and what it refuses is refused, in its own words (without the program's name in
 front); abbreviations, order and arguments that are no flags are as getopt_long has them. Where its count would
-overflow, ours says so. Exit codes and output are the caller's. Called by the command that stands in for nutcracker.
+overflow, ours says so. Shoal's own flags have no letter, and begin with none that a long one of nutcracker's begins
+with. Exit codes and output are the caller's. Called by the command that stands in for nutcracker.
 """
 
 import contextlib
@@ -13,10 +14,11 @@ from typing import Any, Final
 
 from shoal.errors import ConfigError
 from shoal.nutcracker.kinds import MOST, digits
-from shoal.topology.values import MAX_PORT, closest
+from shoal.topology.values import MAX_PORT, Endpoint, closest
 
 MOST_VERBOSE: Final = 11
 MBUF_BYTES: Final = (512, 16 << 20)
+MOST_WORKERS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,14 @@ class Flags:
     stats_interval: int
     pid_file: str
     mbuf_size: int
+    admin: Endpoint | None
+    workers: int | None
     given: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One flag. `needs` is what its value must be; a flag without one is a switch."""
+    """One flag. `needs` is what its value must be; a flag without one is a switch, one without `short` is Shoal's."""
 
     short: str
     long: str
@@ -56,8 +60,13 @@ class Flag:
     def attribute(self) -> str:
         return self.long.replace("-", "_")
 
-    def lacks(self) -> ConfigError:
-        return ConfigError(f"option -{self.short} requires {self.needs}")
+    @property
+    def word(self) -> str:
+        """How messages call it."""
+        return f"-{self.short}" if self.short else f"--{self.long}"
+
+    def lacks(self, hint: str | None = None) -> ConfigError:
+        return ConfigError(f"option {self.word} requires {self.needs}", hint=hint)
 
 
 def _number(flag: Flag, text: str) -> int:
@@ -79,16 +88,30 @@ def _port(flag: Flag, text: str) -> int:
     if value is None:
         raise flag.lacks()
     if not 1 <= value <= MAX_PORT:
-        raise ConfigError(f"option -{flag.short} value {text} is not a valid port", hint=f"from 1 to {MAX_PORT}")
+        raise ConfigError(f"option {flag.word} value {text} is not a valid port", hint=f"from 1 to {MAX_PORT}")
     return value
 
 
 def _mbuf(flag: Flag, text: str) -> int:
     value, (least, most) = digits(text), MBUF_BYTES
     if not value:
-        raise ConfigError(f"option -{flag.short} requires a non-zero number")
+        raise ConfigError(f"option {flag.word} requires a non-zero number")
     if not least <= value <= most:
         raise ConfigError(f"mbuf chunk size must be between {least} and {most} bytes")
+    return value
+
+
+def _endpoint(flag: Flag, text: str) -> Endpoint:
+    try:
+        return Endpoint.parse(text)
+    except ValueError as error:
+        raise flag.lacks(str(error)) from None
+
+
+def _workers(flag: Flag, text: str) -> int:
+    value = digits(text)
+    if not value or value > MOST_WORKERS:
+        raise flag.lacks()
     return value
 
 
@@ -103,7 +126,10 @@ _TABLE = (
     Flag("c", "conf-file", "the file with the pools", "/etc/nutcracker/nutcracker.yml", "S", "a file name"),
     Flag("s", "stats-port", "where the stats are served", 22222, "N", "a number", _port),
     Flag("a", "stats-addr", "the address they are served on", "0.0.0.0", "S", "a string"),
-    Flag("i", "stats-interval", "milliseconds between two sums of the stats", 30000, "N", "a number", _number),
+    Flag(
+        *("i", "stats-interval", "milliseconds between two sums of the stats", 30000, "N", "a number", _number),
+        note="Checked, and then ignored: the figures are always those of the moment.",
+    ),
     Flag(
         *("p", "pid-file", "where a daemon writes its number", "/run/nutcracker/nutcracker.pid", "S", "a file name"),
         note="Used with `-d` only.",
@@ -112,10 +138,20 @@ _TABLE = (
         *("m", "mbuf-size", "bytes in a buffer, from 512 to 16777216", 16384, "N", "a number", _mbuf),
         note="Checked, and then ignored: Shoal's buffers grow by themselves.",
     ),
+    Flag(
+        *("", "admin", "serve /healthz, /readyz and the state by HTTP there", None),
+        *("HOST:PORT", "an address and a port", _endpoint),
+        note="Shoal's own.",
+    ),
+    Flag(
+        *("", "workers", "threads that serve requests; by default one for each CPU", None),
+        *("N", f"a number from 1 to {MOST_WORKERS}", _workers),
+        note="Shoal's own.",
+    ),
 )
 
 FLAGS: Final = {flag.long: flag for flag in _TABLE}
-_BY_OPTION: Final = {f"-{flag.short}": flag for flag in _TABLE} | {f"--{flag.long}": flag for flag in _TABLE}
+_BY_OPTION: Final = {flag.word: flag for flag in _TABLE} | {f"--{flag.long}": flag for flag in _TABLE}
 
 
 def parse_flags(argv: Sequence[str]) -> Flags:
@@ -128,7 +164,7 @@ def parse_flags(argv: Sequence[str]) -> Flags:
 
 
 def _options(argv: Sequence[str]) -> list[tuple[str, str]]:
-    short = "".join(flag.short + (":" if flag.needs else "") for flag in _TABLE)
+    short = "".join(flag.short + (":" if flag.needs else "") for flag in _TABLE if flag.short)
     long = [flag.long + ("=" if flag.needs else "") for flag in _TABLE]
     return getopt.gnu_getopt(list(argv), short, long)[0]
 

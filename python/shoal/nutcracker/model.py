@@ -6,8 +6,12 @@ Defaults stand in `keys`, not here. Used by everything that serves, imports or c
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from shoal.topology.values import Endpoint, UnixSocket
+
+RELEASE: Final = "0.5.0"
+"""The nutcracker that Shoal stands in for."""
 
 Listen = Endpoint | UnixSocket
 """Where a socket is; the host of an endpoint may be a name, which is resolved when it is used."""

@@ -65,7 +65,7 @@ def page() -> str:
     keys = _table(("key", "value", "default", "what it does"), map(_key_cells, KEYS.values()))
     notes = "\n".join(f"- `{key.name}`: {key.note}" for key in KEYS.values() if key.note)
     flags = _table(("flag", "default", "what it does"), map(_flag_cells, FLAGS.values()))
-    others = "\n".join(f"- `-{flag.short}`: {flag.note}" for flag in FLAGS.values() if flag.note)
+    others = "\n".join(f"- `{flag.word}`: {flag.note}" for flag in FLAGS.values() if flag.note)
     differs = f"What differs from nutcracker 0.5.0:\n\n{notes}\n"
     return f"{_OPENING}\n{keys}\n{differs}\n{_ON_THE_FILE}\n{_FLAGS}\n{flags}\n{others}\n"
 
@@ -77,7 +77,7 @@ def key_rows() -> list[tuple[str, str]]:
 
 def flag_rows() -> list[tuple[str, str]]:
     """For `-h`: each flag as it is written, and what it does."""
-    return [(_written(flag), flag.help + _flag_default(flag)) for flag in FLAGS.values()]
+    return [(_written(flag), _flag_help(flag)) for flag in FLAGS.values()]
 
 
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
@@ -99,13 +99,15 @@ def _default(key: Key, quote: str) -> str:
 
 
 def _written(flag: Flag) -> str:
-    return f"-{flag.short}, --{flag.long}" + (f"={flag.metavar}" if flag.metavar else "")
+    short = f"-{flag.short}, " if flag.short else ""
+    return f"{short}--{flag.long}" + (f"={flag.metavar}" if flag.metavar else "")
 
 
-def _flag_default(flag: Flag) -> str:
-    return "" if flag.default is False else f" (default: {flag.default})"
+def _flag_help(flag: Flag) -> str:
+    default = "" if flag.default in (False, None) else f" (default: {flag.default})"
+    return f"{flag.help}{default}" + (f". {flag.note}" if flag.note else "")
 
 
 def _flag_cells(flag: Flag) -> tuple[str, ...]:
-    default = "off" if flag.default is False else f"`{flag.default}`"
+    default = {False: "off", None: "none"}.get(flag.default, f"`{flag.default}`")
     return f"`{_written(flag)}`", default, flag.help
