@@ -93,7 +93,7 @@ def of_layout(layout: Layout, node: ProxyNode) -> Service:
             source=Followed(
                 sentinels,
                 LeaseRule(pool.lease),
-                masters={shard: shard for shard in topology.ring_order(name)},
+                masters=topology.labels(name),
                 password=password,
             ),
         )
@@ -107,7 +107,7 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
     return PoolSpec(
         name=name,
         listen=str(node.listens[name]),
-        shards=tuple(ShardSpec(shard, topology.shards[shard].weight) for shard in topology.ring_order(name)),
+        shards=tuple(ShardSpec(label, topology.shards[shard].weight) for label, shard in topology.labels(name).items()),
         hash=pool.hash,
         distribution=pool.distribution,
         hash_tag=pool.hash_tag,

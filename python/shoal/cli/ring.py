@@ -5,7 +5,7 @@ from shoal.topology import Topology
 
 
 def ring_of(topology: Topology, pool: str) -> Ring:
-    """The ring of a pool: its shards in the one order all processes use, with their weights."""
+    """The ring of a pool: its shards' labels in the one order all processes use, with their weights."""
     spec = topology.pools[pool]
-    shards = [ShardSpec(name, topology.shards[name].weight) for name in topology.ring_order(pool)]
+    shards = [ShardSpec(label, topology.shards[name].weight) for label, name in topology.labels(pool).items()]
     return Ring(shards, spec.hash, spec.distribution, spec.hash_tag)
