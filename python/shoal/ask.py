@@ -68,9 +68,10 @@ class ProxySays:
     topology: Mapping[str, Any] = field(default_factory=dict)
 
     def routes(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Each pool's shards with what the proxy says of them."""
+        """Each pool's shards, by Sentinel's name of the master, with what the proxy says of them."""
         pools: Mapping[str, Any] = self.topology.get("pools", {})
-        return [(shard, route) for pool in pools.values() for shard, route in pool.get("shards", {}).items()]
+        shards = (shard for pool in pools.values() for shard in pool.get("shards", {}).items())
+        return [(str(route.get("master", label)), route) for label, route in shards]
 
     def clients(self) -> int:
         pools: Mapping[str, Any] = self.topology.get("pools", {})

@@ -27,7 +27,7 @@ from shoal.routes import Routes, Target
 from shoal.serving import AtAddresses, Followed, ServedPool, Service
 from shoal.stats import StatsServer, stats_line
 from shoal.steer import Steering
-from shoal.tie import wait_for_ties
+from shoal.tie import Wanted, addresses_of, wait_for_ties
 from shoal.topology import Endpoint
 from shoal.topology.values import is_address
 from shoal.watch import boot_ns
@@ -57,10 +57,9 @@ async def _tied(pool: ServedPool, log: Log) -> ServedPool:
     source = pool.source
     if not isinstance(source, Followed) or source.masters is not None:
         return pool
+    wanted = Wanted(source.servers, source.sentinels, source.password, source.where)
     masters = await wait_for_ties(
-        pool.name,
-        source,
-        lambda why: log.event("sentinels_silent", pool=pool.name, why=why),
+        wanted, lambda why: log.event("sentinels_silent", pool=pool.name, why=why), addresses_of
     )
     return replace(pool, source=replace(source, masters=masters))
 

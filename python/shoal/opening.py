@@ -118,7 +118,7 @@ def rings(topology: Topology) -> dict[str, dict[str, Any]]:
             "hash": pool.hash,
             "distribution": pool.distribution,
             "hash_tag": pool.hash_tag,
-            "shards": {shard: topology.shards[shard].weight for shard in sorted(pool.shards or topology.shards)},
+            "shards": {label: topology.shards[shard].weight for label, shard in sorted(topology.labels(name).items())},
         }
         for name, pool in topology.pools.items()
     }

@@ -64,7 +64,7 @@ def _is_pool(name: str, value: Any) -> bool:
 def ring_spec(topology: Topology, pool: str) -> RingSpec:
     """What decides where a pool's keys are: its shards in the one order all processes use, with their weights."""
     spec = topology.pools[pool]
-    shards = tuple(ShardSpec(name, topology.shards[name].weight) for name in topology.ring_order(pool))
+    shards = tuple(ShardSpec(label, topology.shards[name].weight) for label, name in topology.labels(pool).items())
     return RingSpec(spec.hash, spec.distribution, spec.hash_tag, shards)
 
 

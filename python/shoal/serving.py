@@ -39,7 +39,9 @@ class Followed:
     sentinels: tuple[Endpoint, ...]
     lease: LeaseRule
     masters: Mapping[str, str] | None = None
-    servers: Mapping[str, Address] = field(default_factory=dict)
+    servers: Mapping[str, Address] = field(default_factory=dict, compare=False)
+    where: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The place in the file of each server, for errors."""
     password: str | None = field(default=None, repr=False)
 
 
@@ -95,7 +97,7 @@ def of_layout(layout: Layout, node: ProxyNode) -> Service:
             source=Followed(
                 sentinels,
                 LeaseRule(pool.lease),
-                masters={shard: shard for shard in topology.ring_order(name)},
+                masters=topology.labels(name),
                 password=password,
             ),
         )
@@ -109,7 +111,7 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
     return PoolSpec(
         name=name,
         listen=str(node.listens[name]),
-        shards=tuple(ShardSpec(shard, topology.shards[shard].weight) for shard in topology.ring_order(name)),
+        shards=tuple(ShardSpec(label, topology.shards[shard].weight) for label, shard in topology.labels(name).items()),
         hash=pool.hash,
         distribution=pool.distribution,
         hash_tag=pool.hash_tag,
@@ -132,21 +134,21 @@ class Ports:
     workers: int | None = None
 
 
-def of_nutcracker(file: NutcrackerFile, node: str, ports: Ports) -> Service:
-    """What nutcracker.yml says, for a process called `node`. Host names stay names."""
-    pools = tuple(_pool_of_nutcracker(pool) for pool in file.pools)
+def of_nutcracker(file: NutcrackerFile, node: str, ports: Ports, name: str = "nutcracker.yml") -> Service:
+    """What nutcracker.yml says, for a process called `node`. Host names stay names; `name` is the file's, for errors."""
+    pools = tuple(_pool_of_nutcracker(pool, name) for pool in file.pools)
     passwords = {pool.spec.password for pool in pools}
     password = passwords.pop() if len(passwords) == 1 else None
     return Service(node, pools, ports.workers, ports.admin, ports.stats, password)
 
 
-def _pool_of_nutcracker(pool: NutcrackerPool) -> ServedPool:
+def _pool_of_nutcracker(pool: NutcrackerPool, file: str) -> ServedPool:
     servers = {server.label: server.address for server in pool.servers}
     source: Followed | AtAddresses = AtAddresses(servers)
     fixed: Fixed | None = Fixed(pool.preconnect, _ejection(pool))
     if pool.sentinels:
-        # An alias that is no master's name leaves the address to go by, so both are looked at: `tie` does.
-        source = Followed(pool.sentinels, LeaseRule.UNSAFE, None, servers, pool.redis_auth)
+        where = {server.label: f"{file}:{server.line} {pool.name}.servers" for server in pool.servers}
+        source = Followed(pool.sentinels, LeaseRule.UNSAFE, None, servers, where, pool.redis_auth)
         fixed = None
     hold_ms = PoolSpec.hold_timeout_ms if pool.sentinels else pool.timeout_ms or FIXED_PATIENCE_MS
     spec = PoolSpec(

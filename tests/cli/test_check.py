@@ -50,6 +50,24 @@ shoal.yaml: valid
 """)
 
 
+def test_a_label_is_shown_beside_its_shard(shoal: Shoal) -> None:
+    FILE.write_text("shards: {a: {label: '10.0.0.6:6379'}, b: {}}\n")
+    lines = shoal("check").splitlines()
+    assert lines[lines.index("cluster shoal") + 2 :][:9] == snapshot(
+        [
+            "shard  label          node  at first  host   endpoint",
+            "a      10.0.0.6:6379  a-1   master    local  127.0.0.1:*",
+            "                      a-2   replica   local  127.0.0.1:*",
+            "b                     b-1   master    local  127.0.0.1:*",
+            "                      b-2   replica   local  127.0.0.1:*",
+            "",
+            "pool   shard  of the ring  how",
+            "shoal  b      53.1%        fnv1a_64, ketama",
+            "       a      46.9%",
+        ]
+    )
+
+
 def test_four_hosts(shoal: Shoal) -> None:
     Path("four.yaml").write_text(FOUR_HOSTS.read_text())
     assert shoal("check", "-f", "four.yaml") == snapshot("""\
@@ -134,6 +152,7 @@ def test_json_has_the_same_and_nothing_else_is_printed(shoal: Shoal) -> None:
             "shards": [
                 {
                     "name": "a",
+                    "label": "a",
                     "weight": 1,
                     "nodes": [{"name": "a-1", "host": "local", "address": "127.0.0.1", "port": 7000, "master": True}],
                 }

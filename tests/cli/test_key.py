@@ -184,6 +184,7 @@ def test_json_has_every_pool(shoal: Shoal) -> None:
                 {
                     "pool": "one",
                     "shard": "a",
+                    "label": "a",
                     "endpoint": None,
                     "endpoint_from": "its port is chosen at the first `shoal up`",
                     "hashed": "hello",
@@ -196,6 +197,7 @@ def test_json_has_every_pool(shoal: Shoal) -> None:
                 {
                     "pool": "two",
                     "shard": "b",
+                    "label": "b",
                     "endpoint": None,
                     "endpoint_from": "its port is chosen at the first `shoal up`",
                     "hashed": "hello",
@@ -241,6 +243,21 @@ error: Invalid value for --pool: there is no pool 'nobody', only shoal
 def test_what_cannot_be_asked(arguments: list[str], transcript: str, shoal: Shoal) -> None:
     FILE.write_text(ONE_MACHINE)
     assert shoal("key", *arguments) == transcript
+
+
+def test_a_shard_is_called_by_its_name_whatever_the_ring_hashes(shoal: Shoal) -> None:
+    FILE.write_text(PLACED.replace('{master: "local:1"}', '{master: "local:1", label: "server1"}'))
+    assert shoal("key", "a") == snapshot("""\
+exit 0
+--- stdout
+"a" is on shard a
+  pool      shoal
+  label     server1 (what the ring has for the shard)
+  endpoint  127.0.0.1:1 (the master at the first start; no majority of sentinels answers)
+  hashed    "a" (the whole key)
+  hash      0x8601ec8c (fnv1a_64)
+  point     0x898a2581 (ketama: the first on the ring at or after the hash)
+""")
 
 
 @pytest.mark.integration

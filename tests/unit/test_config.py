@@ -257,6 +257,22 @@ expected a number from 0 to 1000, or a list of places, got -1
 """),
         ),
         (
+            "shards: {a: {label: ''}}\n",
+            snapshot("""\
+"" cannot be a label
+  at: shoal.yaml:1:14 shards.a.label
+  hint: write text that can be printed, at least one character\
+"""),
+        ),
+        (
+            "shards: {a: {label: 7}}\n",
+            snapshot("""\
+expected text, got 7
+  at: shoal.yaml:1:14 shards.a.label
+  hint: put it in quotes\
+"""),
+        ),
+        (
             "shards: [a, b]\n",
             snapshot("""\
 expected a map, got a list
@@ -791,6 +807,37 @@ there is no proxy on host "node9"
 )
 def test_settings_that_contradict_each_other(text: str, message: str) -> None:
     assert refusal(text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "shards: {a: {label: x}, b: {label: x}}\n",
+            snapshot("""\
+shards "a" and "b" of pool "shoal" have the same label "x" (see line 1, shards.a.label)
+  at: shoal.yaml:1:29 shards.b.label
+  hint: the ring has one place for a label\
+"""),
+        ),
+        (
+            "shards: {a: {label: b}, b: {}}\n",
+            snapshot("""\
+shards "a" and "b" of pool "shoal" have the same label "b" (see line 1, shards.b)
+  at: shoal.yaml:1:14 shards.a.label
+  hint: the ring has one place for a label\
+"""),
+        ),
+    ],
+)
+def test_a_ring_has_one_place_for_a_label(text: str, message: str) -> None:
+    assert refusal(text) == message
+
+
+def test_two_rings_may_have_the_same_label() -> None:
+    shards = {"a": {"label": "x"}, "b": {"label": "x"}}
+    topology = config.parse({"shards": shards, "pools": {"one": {"shards": ["a"]}, "two": {"shards": ["b"]}}})
+    assert topology.labels("two") == {"x": "b"}
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file() -> None:

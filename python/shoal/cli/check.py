@@ -56,7 +56,7 @@ def _lines(layout: Layout) -> Iterator[str]:
     topology = layout.topology
     yield f"cluster {topology.cluster}"
     yield ""
-    yield from table([("shard", "node", "at first", "host", "endpoint"), *_shard_rows(layout)])
+    yield from table(_without_empty([("shard", "label", "node", "at first", "host", "endpoint"), *_shard_rows(layout)]))
     yield ""
     yield from table([("pool", "shard", "of the ring", "how"), *_pool_rows(topology)])
     yield ""
@@ -72,19 +72,24 @@ def _lines(layout: Layout) -> Iterator[str]:
 
 def _shard_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
     for shard in layout.topology.shards:
-        label = shard
+        name, label = shard, layout.topology.shards[shard].label or ""
         for node in layout.shard_nodes(shard):
             role = "master" if node.bootstrap_master else "replica"
-            yield label, node.name, role, node.host, _shown(node.endpoint)
-            label = ""
+            yield name, label, node.name, role, node.host, _shown(node.endpoint)
+            name = label = ""
 
 
 def _pool_rows(topology: Topology) -> Iterator[tuple[str, ...]]:
     for pool, spec in topology.pools.items():
-        label, how = pool, _how(spec)
-        for shard, share in ring_of(topology, pool).shares().items():
-            yield label, shard, f"{share:.1%}", how
-            label = how = ""
+        name, how = pool, _how(spec)
+        for shard, share in _shares(topology, pool).items():
+            yield name, shard, f"{share:.1%}", how
+            name = how = ""
+
+
+def _shares(topology: Topology, pool: str) -> dict[str, float]:
+    names = topology.labels(pool)
+    return {names[label]: share for label, share in ring_of(topology, pool).shares().items()}
 
 
 def _how(spec: Pool) -> str:
@@ -109,6 +114,12 @@ def _shown(endpoint: Endpoint) -> str:
     return str(endpoint) if endpoint.port != TO_CHOOSE else str(endpoint).removesuffix(str(TO_CHOOSE)) + "*"
 
 
+def _without_empty(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """The rows without the columns that have nothing but a heading."""
+    kept = [index for index in range(len(rows[0])) if any(row[index] for row in rows[1:])]
+    return [[row[index] for index in kept] for row in rows]
+
+
 # -------------------------------------------------------------------------------------------------------- for programs
 
 
@@ -119,6 +130,7 @@ def _meaning(layout: Layout) -> dict[str, Any]:
         "shards": [
             {
                 "name": name,
+                "label": topology.label(name),
                 "weight": shard.weight,
                 "nodes": [
                     {"name": node.name, "host": node.host, **_endpoint(node.endpoint), "master": node.bootstrap_master}
@@ -133,7 +145,7 @@ def _meaning(layout: Layout) -> dict[str, Any]:
                 "hash": spec.hash,
                 "distribution": spec.distribution,
                 "hash_tag": spec.hash_tag,
-                "shares": ring_of(topology, name).shares(),
+                "shares": _shares(topology, name),
             }
             for name, spec in topology.pools.items()
         ],

@@ -28,6 +28,7 @@ class Answer:
 
     pool: str
     shard: str
+    label: str
     endpoint: str | None
     endpoint_from: str
     hashed: str
@@ -82,11 +83,13 @@ def _layout(topology: Topology, directory: Path) -> Layout | None:
 def _locate(topology: Topology, layout: Layout | None, pool: str, key: bytes) -> Answer:
     spec = topology.pools[pool]
     located = ring_of(topology, pool).locate(key)
-    weights = sum(topology.shards[shard].weight for shard in topology.ring_order(pool))
-    endpoint, source = _master(layout, located.shard)
+    shard = topology.labels(pool)[located.shard]
+    weights = sum(topology.shards[name].weight for name in topology.ring_order(pool))
+    endpoint, source = _master(layout, shard)
     return Answer(
         pool=pool,
-        shard=located.shard,
+        shard=shard,
+        label=located.shard,
         endpoint=None if endpoint is None else str(endpoint),
         endpoint_from=source,
         hashed=plain(located.tagged),
@@ -137,6 +140,8 @@ def _lines(answer: Answer, key: bytes) -> list[str]:
         f'  hashed    "{answer.hashed}" ({part})',
         f"  hash      {answer.hash} ({answer.hash_name})",
     ]
+    if answer.label != answer.shard:
+        lines.insert(2, f"  label     {answer.label} (what the ring has for the shard)")
     if answer.point is not None:
         lines.append(f"  point     {answer.point} ({answer.distribution}: the first on the ring at or after the hash)")
     elif answer.slot is not None:

@@ -157,7 +157,7 @@ def _read_and_serve(printer: Printer, flags: Flags, log: "StartLog") -> int:
 
 
 def _load(path: Path, ports: Ports) -> Service:
-    return of_nutcracker(nutcracker.load(path), socket.gethostname(), ports)
+    return of_nutcracker(nutcracker.load(path), socket.gethostname(), ports, str(path))
 
 
 class StartLog(Log):

@@ -90,7 +90,7 @@ def _endpoint(option: str, text: str) -> Endpoint:
 
 
 def _of_nutcracker(file: Path, ports: Ports) -> Service:
-    return of_nutcracker(nutcracker.load(file), socket.gethostname(), ports)
+    return of_nutcracker(nutcracker.load(file), socket.gethostname(), ports, str(file))
 
 
 def _of_topology(file: Path, directory: Path | None, name: str) -> Service:

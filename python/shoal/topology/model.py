@@ -18,6 +18,7 @@ from shoal.topology.values import (
     Directive,
     Duration,
     HashTag,
+    Label,
     Listen,
     Name,
     Password,
@@ -103,11 +104,15 @@ class Host(Section):
 
 
 class Shard(Section):
-    """A named place on the ring: one master and its replicas. The name is what is hashed: changing it moves keys."""
+    """A named place on the ring: one master and its replicas. The name, or the label if there is one, is what is
+    hashed: changing it moves keys."""
 
     master: Place = Field(description="Where the master is at the very first start; afterwards Sentinel decides.")
     replicas: Places = Field((), description="Where its replicas are; or only how many, to have all of it here.")
     weight: int = Field(1, ge=1, le=1000, description="Its part of the ring, relative to the other shards.")
+    label: Label | None = Field(
+        None, description="What the ring hashes; by default the name, which is also Sentinel's for the master."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -273,9 +278,18 @@ class Topology(Section):
             return LOOPBACK
         return self.hosts[host].address if host in self.hosts else host
 
+    def label(self, shard: str) -> str:
+        """What the ring hashes for a shard."""
+        return self.shards[shard].label or shard
+
     def ring_order(self, pool: str) -> tuple[str, ...]:
-        """The shards of a pool in the one order that every ring is built in, whatever the file's: short names first."""
-        return tuple(sorted(self.pools[pool].shards or self.shards, key=lambda name: (len(name), name.encode())))
+        """The shards of a pool in the one order that every ring is built in, whatever the file's: by their labels, by
+        length in bytes and then by the bytes, as nutcracker does."""
+        return tuple(sorted(self.pools[pool].shards or self.shards, key=lambda shard: _rank(self.label(shard))))
+
+    def labels(self, pool: str) -> dict[str, str]:
+        """The name of each shard of a pool by its label, in the order of the ring."""
+        return {self.label(shard): shard for shard in self.ring_order(pool)}
 
 
 LATER: Mapping[type[BaseModel], frozenset[str]] = {
@@ -286,6 +300,11 @@ LATER: Mapping[type[BaseModel], frozenset[str]] = {
 
 LATER_VALUES = frozenset({("failover", "fast"), ("durability", "replicated")})
 """The same for values."""
+
+
+def _rank(label: str) -> tuple[int, bytes]:
+    text = label.encode()
+    return len(text), text
 
 
 def _pool_name(cluster: Any) -> str:

@@ -86,6 +86,26 @@ def _pool_shards(topology: Topology) -> Iterator[Problem]:
             seen.add(shard)
 
 
+def _pool_labels(topology: Topology) -> Iterator[Problem]:
+    """A ring has one place for a label."""
+    for pool, spec in topology.pools.items():
+        first: dict[str, str] = {}
+        for shard in dict.fromkeys(spec.shards or topology.shards):
+            if shard not in topology.shards:
+                continue
+            label = topology.label(shard)
+            earlier = first.setdefault(label, shard)
+            if earlier != shard:
+                own, other = (_label_path(topology, one) for one in (shard, earlier))
+                own, other = (own, other) if own[-1] == "label" else (other, own)
+                what = f'shards "{earlier}" and "{shard}" of pool "{pool}" have the same label "{label}"'
+                yield Problem(own, what, "the ring has one place for a label", other)
+
+
+def _label_path(topology: Topology, shard: str) -> Path:
+    return ("shards", shard, "label") if topology.shards[shard].label is not None else ("shards", shard)
+
+
 def _proxy_ports(topology: Topology) -> Iterator[Problem]:
     if len(topology.pools) == 1:
         return
@@ -209,6 +229,7 @@ _RULES: tuple[tuple[frozenset[str], Rule], ...] = (
     (frozenset(), _names),
     (_PLACES, _dangling_hosts),
     (frozenset({"shards"}), _pool_shards),
+    (frozenset(), _pool_labels),
     (frozenset(), _proxy_ports),
     (_PLACES, _same_endpoint),
     (frozenset(), _quorum),

@@ -231,6 +231,12 @@ def _tag(tag: str) -> str:
     return tag
 
 
+def _label(label: str) -> str:
+    if not label or not label.isprintable():
+        raise complaint(f"{shown(label)} cannot be a label", "write text that can be printed, at least one character")
+    return label
+
+
 def _password(secret: SecretStr) -> SecretStr:
     """Refuse what a server could not read back: Redis 7.0's Sentinel rewrites its file without quoting."""
     text = secret.get_secret_value()
@@ -288,8 +294,11 @@ Listen = Annotated[str, BeforeValidator(_listen_text), AfterValidator(_listen)]
 HashTag = Annotated[str, AfterValidator(_tag)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 
+Label = Annotated[str, AfterValidator(_label)]
+"""What a ring hashes for a shard; nutcracker's may be an address, which is no name."""
+
 Directive = Annotated[tuple[str, ...], BeforeValidator(_directive)]
 """The arguments of one redis.conf directive, once for each line it stands on."""
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=NAME_PATTERN)]
-"""Safe as a file name, a unit's name, a Sentinel master name and a ring label."""
+"""Safe as a file name, a unit's name, a Sentinel master name and a ring's label."""
