@@ -9,9 +9,9 @@
                            Query: `plan=1` only says what it would change, `allow_remap=1` lets keys move.
 
 Rule: the one thing it can change is to read the proxy's own file again, and it is bounded (connections, time).
-/healthz and /readyz are open. The API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where TOKEN
-is `admin_token(password)`, so whoever has the password file has it and the password itself never travels; without a
-password it is refused there. A POST needs the header `Shoal-Request`, which no web page can make a browser send.
+/healthz and /readyz are open. The API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where
+TOKEN is `admin_token(password)`, so whoever has the password file has it and the password itself never travels; without
+a password it is refused there. A POST needs the header `Shoal-Request`, which no web page can make a browser send.
 Called by the daemon, which runs it in its own event loop.
 """
 

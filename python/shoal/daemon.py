@@ -24,7 +24,7 @@ from shoal.errors import ShoalError
 from shoal.plane import Plane, resolve
 from shoal.reload import changes
 from shoal.routes import Routes, Target
-from shoal.serving import AtAddresses, Followed, ServedPool, Service
+from shoal.serving import Followed, ServedPool, Service
 from shoal.stats import StatsServer, stats_line
 from shoal.steer import Steering
 from shoal.tie import Wanted, addresses_of, wait_for_ties

@@ -7,13 +7,16 @@ services, before anything is touched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from shoal.errors import ConfigError
 from shoal.moves import RingSpec, compare, percent
 from shoal.plane import PoolSpec
 from shoal.serving import AtAddresses, Followed, ServedPool, Service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _RING = frozenset({"shards", "hash", "distribution", "hash_tag"})
 _SECRET = frozenset({"password", "backend_password"})

@@ -29,7 +29,9 @@ Command = tuple[str | bytes, ...]
 class RespConnection:
     """An authenticated connection. Use it as a context manager; leaving it drops the connection at once."""
 
-    def __init__(self, endpoint: Endpoint | UnixSocket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, endpoint: Endpoint | UnixSocket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self.endpoint = endpoint
         self._reader = reader
         self._writer = writer

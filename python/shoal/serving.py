@@ -135,7 +135,7 @@ class Ports:
 
 
 def of_nutcracker(file: NutcrackerFile, node: str, ports: Ports, name: str = "nutcracker.yml") -> Service:
-    """What nutcracker.yml says, for a process called `node`. Host names stay names; `name` is the file's, for errors."""
+    """What nutcracker.yml says, for a process called `node`. Host names stay names; errors call the file `name`."""
     pools = tuple(_pool_of_nutcracker(pool, name) for pool in file.pools)
     passwords = {pool.spec.password for pool in pools}
     password = passwords.pop() if len(passwords) == 1 else None

@@ -11,7 +11,6 @@ masters while the old one goes on steering, and only then swaps them. Called by 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -27,7 +26,7 @@ from shoal.topology.values import is_address
 from shoal.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from shoal.log import Log
     from shoal.routes import Key, Routes
@@ -206,7 +205,7 @@ class Steering:
             async with asyncio.timeout(READY_PATIENCE):
                 for following in self.followings:
                     await following.vet()
-                while not all(target.endpoint and target.lease_until_ns for target in self._followed().values()):
+                while not self._all_may_be_written():  # noqa: ASYNC110  a view is no event
                     await asyncio.sleep(VET_LOOK)
         except TimeoutError:
             for (pool, shard), target in self._followed().items():
@@ -214,10 +213,11 @@ class Steering:
                     what = f'pool "{pool}": no majority of its sentinels names a master for shard "{shard}"'
                     raise SentinelError(what, hint="`sentinel monitor` it at all of them first") from None
 
+    def _all_may_be_written(self) -> bool:
+        return all(target.endpoint and target.lease_until_ns for target in self._followed().values())
+
     def _followed(self) -> dict[Key, Target]:
-        return {
-            key: target for following in self.followings for key, target in following.follower.targets().items()
-        }
+        return {key: target for following in self.followings for key, target in following.follower.targets().items()}
 
     def attach(self, sink: Routes, start: Callable[[Awaitable[None], str], asyncio.Task[None]]) -> None:
         """Write to these routes from now on; they hold what is known already."""

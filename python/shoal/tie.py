@@ -125,7 +125,7 @@ class _Tying:
             what = f'server "{label}" has the name of one master, but {address} belongs to {_quoted(found)}'
             self._wrong(label, what, "give it an address of the master that it is named after, or another name")
         elif found:
-            hint = f"if it is no replica of one of them any more, `SENTINEL RESET {found[-1]}` makes a sentinel forget it"
+            hint = f"if it is none of its replicas any more, `SENTINEL RESET {found[-1]}` makes a sentinel forget it"
             self._wrong(label, f"{address} belongs to more than one master: {_quoted(found)}", hint)
         else:
             self._unknown(label, address)

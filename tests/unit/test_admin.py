@@ -41,10 +41,16 @@ class FakePlane:
 def subject(one: Any = None, at_ms: float = 1.0, **changes: Any) -> Subject:
     """A proxy with one pool over one shard, as the reducer sees it at `at_ms`."""
     one = one or settled()
-    pool = PoolFace("main", Endpoint("127.0.0.1", 1), (SHARD,), LeaseRule.REQUIRE, "fnv1a_64", "ketama")
-    return replace(
-        Subject("proxy1", [pool], FakePlane(), lambda: view_of(one, at_ms), lambda: int(at_ms * MS), None), **changes
+    pool = PoolFace(
+        "main",
+        Endpoint("127.0.0.1", 1),
+        {SHARD: SHARD},
+        "fnv1a_64",
+        "ketama",
+        LeaseRule.REQUIRE,
+        lambda: view_of(one, at_ms),
     )
+    return replace(Subject("proxy1", [pool], FakePlane(), lambda: int(at_ms * MS)), **changes)
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """PING through the client port succeeds, unless a test puts a reason here."""
     reasons: list[str] = []
 
-    async def ping(_pool: PoolFace, _password: str | None) -> str | None:
+    async def ping(_pool: PoolFace) -> str | None:
         return reasons[0] if reasons else None
 
     monkeypatch.setattr(admin, "_ping", ping)

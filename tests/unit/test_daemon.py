@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal import daemon
 from shoal.config import parse
-from shoal.daemon import pool_faces, pool_specs, strictest, vet
-from shoal.errors import ConfigError, SentinelError
+from shoal.errors import SentinelError
 from shoal.follow import Follower, PoolRule
 from shoal.log import EVENTS, Log, LogFormat
-from shoal.plane import Route
+from shoal.plane import PoolSpec, Route
+from shoal.routes import Routes, Target
 from shoal.sentinel import FOREVER_NS, LeaseRule, Linked, Master, Observation, Tilted, View
+from shoal.serving import Followed, of_layout
+from shoal.steer import Following, Group, groups
 from shoal.topology import Endpoint, Layout, lay_out, ports_to_choose
 from shoal.watch import Watch, boot_ns
 from tests.unit.sentinels import MS, NEW, OLD, S1, S2, SENTINELS, SHARD, event, poll, reducer, report, settled, view_of
@@ -35,8 +36,13 @@ class FakePlane:
         self.acks = acks
         self.snapshots: list[tuple[int, list[Route]]] = []
         self.renewed: list[tuple[str, str, int]] = []
+        self.pools: list[PoolSpec] = []
 
     def apply(self, epoch: int, routes: Sequence[Route]) -> None:
+        self.snapshots.append((epoch, list(routes)))
+
+    def reload(self, pools: Sequence[PoolSpec], epoch: int, routes: Sequence[Route]) -> None:
+        self.pools = list(pools)
         self.snapshots.append((epoch, list(routes)))
 
     def acked_epoch(self) -> int:
@@ -65,7 +71,8 @@ def follower(plane: FakePlane, lines: Lines, *roles: str, lease: LeaseRule = Lea
     async def role_of(_endpoint: Endpoint) -> str:
         return said.pop(0) if len(said) > 1 else said[0]
 
-    return Follower(plane, [PoolRule(POOL, (SHARD,), lease)], role_of, lines.log)
+    routes = Routes(plane, [(POOL, SHARD)], lines.log)
+    return Follower([PoolRule(POOL, {SHARD: SHARD}, lease)], role_of, lines.log, routes)
 
 
 # --------------------------------------------------------------------------------------------------------- the plane
@@ -144,10 +151,13 @@ async def test_a_named_master_that_says_something_else_is_not_committed() -> Non
 
 
 async def test_a_worker_that_does_not_ack_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shoal.follow.ACK_LIMIT", 0.05)
-    plane, lines = FakePlane(acks=False), Lines()
-    follow = follower(plane, lines)
-    await running(follow, named(follow), 0.3)
+    monkeypatch.setattr("shoal.routes.ACK_LIMIT", 0.05)
+    lines = Lines()
+    routes = Routes(FakePlane(acks=False), [(POOL, SHARD)], lines.log)
+    routes.put({(POOL, SHARD): Target(OLD)})
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await routes.watch_acks()
     assert [(line["epoch"], line["acked"], line["level"]) for line in lines.events("epoch_not_acked")] == [
         (1, 0, "error")
     ]
@@ -253,39 +263,47 @@ def layout(**sections: Any) -> Layout:
 def test_pools_are_given_to_the_workers_as_the_topology_has_them() -> None:
     laid = layout(proxy={"nodes": 1, "hash_tag": "{}", "hold": {"timeout": "2s", "bytes": "1mb"}, "max_inflight": 9})
     node = laid.proxies[0]
-    (spec,) = pool_specs(laid.topology, node)
+    (pool,) = of_layout(laid, node).pools
+    spec = pool.spec
     assert spec.name == "main"
     assert spec.listen == str(node.listens["main"])
     assert [(shard.name, shard.weight) for shard in spec.shards] == [("a", 1), ("b", 3)]
     assert (spec.hash_tag, spec.hold_timeout_ms, spec.hold_bytes, spec.max_inflight) == ("{}", 2000, 1 << 20, 9)
-    assert (spec.password, spec.backend_password) == (None, None)
-    (face,) = pool_faces(laid.topology, node)
-    assert (face.name, face.shards, face.lease) == ("main", ("a", "b"), LeaseRule.REQUIRE)
+    assert (spec.password, spec.backend_password, spec.fixed) == (None, None, None)
+    assert isinstance(pool.source, Followed)
+    assert (pool.source.masters, pool.source.lease) == ({"a": "a", "b": "b"}, LeaseRule.REQUIRE)
 
 
-def test_an_unknown_node_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigError) as caught:
-        daemon.serve(layout(), "proxy9", Lines().log)
-    assert "proxy9" in caught.value.what
-    assert caught.value.hint == "the topology has proxy1, proxy2"
+def group(*rules: LeaseRule) -> Group:
+    pools = tuple(PoolRule(f"pool{number}", {SHARD: SHARD}, rule) for number, rule in enumerate(rules))
+    return Group(tuple(SENTINELS), None, pools)
 
 
 def test_the_strictest_rule_counts() -> None:
-    assert strictest(iter([LeaseRule.NONE, LeaseRule.REQUIRE, LeaseRule.UNSAFE])) is LeaseRule.REQUIRE
-    assert strictest(iter([LeaseRule.NONE, LeaseRule.UNSAFE])) is LeaseRule.UNSAFE
+    assert group(LeaseRule.NONE, LeaseRule.REQUIRE, LeaseRule.UNSAFE).rule is LeaseRule.REQUIRE
+    assert group(LeaseRule.NONE, LeaseRule.UNSAFE).rule is LeaseRule.UNSAFE
+
+
+def test_pools_with_the_same_sentinels_are_one_group() -> None:
+    listens = iter((20101, 20102))
+    pools = {name: {"shards": [shard], "listen": next(listens)} for name, shard in (("one", "a"), ("two", "b"))}
+    laid = layout(pools=pools, proxy={"nodes": 1})
+    (both,) = groups(of_layout(laid, laid.proxies[0]))
+    assert [pool.name for pool in both.pools] == ["one", "two"]
+    assert both.masters == ["a", "b"]
 
 
 @pytest.mark.parametrize("rule", list(LeaseRule))
 async def test_with_lease_require_it_refuses_sentinels_that_are_not_as_configured(rule: LeaseRule) -> None:
-    watch = Watch(SENTINELS, [SHARD], lease=rule)
+    following = Following(group(rule), Lines().log)
     for sentinel in SENTINELS:
-        watch._reducer.observe(poll(sentinel, boot_ns() / MS, report(other_sentinels=4, quorum=3)))
-    watch._publish()
+        following.watch._reducer.observe(poll(sentinel, boot_ns() / MS, report(other_sentinels=4, quorum=3)))
+    following.watch._publish()
     async with asyncio.timeout(2):
         if rule is not LeaseRule.REQUIRE:
-            await vet(watch)
+            await following.vet()
             return
         with pytest.raises(SentinelError) as caught:
-            await vet(watch)
+            await following.vet()
     assert "5 sentinels watch" in caught.value.what
     assert caught.value.hint is not None

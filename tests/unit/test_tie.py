@@ -140,7 +140,7 @@ server "a" has the name of one master, but 10.0.0.3:6379 belongs to "b"
             {"x": "both:6379"},
             snapshot("""\
 both:6379 belongs to more than one master: "a" and "b"
-  hint: if it is no replica of one of them any more, `SENTINEL RESET b` makes a sentinel forget it"""),
+  hint: if it is none of its replicas any more, `SENTINEL RESET b` makes a sentinel forget it"""),
             id="a name of two",
         ),
     ],

@@ -1,6 +1,6 @@
 """`shoal check`: validates a topology file and prints what it means."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from shoal import config
