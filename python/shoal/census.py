@@ -92,7 +92,7 @@ class Known:
         if answered >= majority(count):
             return None
         reasons = ", ".join(f"{sentinel} ({reason})" for sentinel, reason in self.silent.items())
-        return f"{answered} of {count} sentinels answered, and a majority is {majority(count)}: {reasons}"
+        return f"{answered} of {count} sentinels answered, a majority is {majority(count)}: {reasons}"
 
 
 async def groups(sentinels: Sequence[Endpoint], password: str | None) -> Known:

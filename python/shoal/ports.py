@@ -2,7 +2,7 @@
 
 Rule: a port is free if a plain bind succeeds. Proxies listen with SO_REUSEPORT, under which a second one would start
 happily and take half of the first one's clients, so the check comes before anything is started. Called by the
-supervisor.
+supervisor; `shoal import` asks for this machine's own address.
 """
 
 from __future__ import annotations
@@ -92,6 +92,17 @@ def is_local(address: str) -> bool:
                 if socket.inet_pton(one.family, bare) == wanted:
                     return True
     return False
+
+
+def own_address(towards: Endpoint) -> str | None:
+    """This machine's address as that endpoint would see it; None where no route leads there. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in towards.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(towards)
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 def _by_whom(port: int) -> str:

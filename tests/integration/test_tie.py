@@ -97,7 +97,7 @@ async def test_it_waits_for_a_majority_and_says_why(servers: Servers) -> None:
     waiting = asyncio.create_task(wait_for_ties(wanted, report, addresses_of))
     async with asyncio.timeout(10):
         await told.wait()
-    assert said[0].startswith("0 of 3 sentinels answered, and a majority is 2: ")
+    assert said[0].startswith("0 of 3 sentinels answered, a majority is 2: ")
     assert said[0].count("Connection refused") == 3
     stack.sentinels[0].start()
     stack.sentinels[2].start()
@@ -124,3 +124,13 @@ async def test_what_is_no_sentinel_or_does_not_answer_is_said(servers: Servers) 
     assert too_slow == "no answer in time"
     assert no_host
     assert known.why_not_enough() is not None
+
+
+async def test_sentinels_with_a_password(servers: Servers) -> None:
+    master = servers.redis("a")
+    sentinel = at(servers.sentinel({"a": master}, quorum=1, directives={"requirepass": "hunter2"}))
+    known = await groups([sentinel], "hunter2")
+    assert known.groups["a"].master == at(master)
+    wrong, none = [(await groups([sentinel], password)).silent[sentinel] for password in ("hunter3", None)]
+    assert wrong.startswith("AUTH was refused: WRONGPASS")
+    assert none.startswith("NOAUTH")

@@ -83,7 +83,7 @@ def test_a_master_that_one_sentinel_watches_alone_is_known_too() -> None:
         (
             {S1: "no answer in time", S2: "Connection refused"},
             snapshot(
-                "1 of 3 sentinels answered, and a majority is 2: "
+                "1 of 3 sentinels answered, a majority is 2: "
                 "10.0.1.1:26379 (no answer in time), 10.0.1.2:26379 (Connection refused)"
             ),
         ),

@@ -1,7 +1,7 @@
 """Puts the commands together and maps errors to exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
 
-To add a command: write `cli/NAME.py` with a typer function `command` that returns an exit status (None is 0) or raises
-a ShoalError, and add it to COMMANDS, in the order of the help.
+To add a command: write `cli/NAME.py` (`NAME_.py` where Python has that word) with a typer function `command` that
+returns an exit status (None is 0) or raises a ShoalError, and add it to COMMANDS, in the order of the help.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, demo, diff, down, init, key, proxy, status, up
+from shoal.cli import check, demo, diff, down, import_, init, key, proxy, status, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "status": status.command,
     "key": key.command,
     "diff": diff.command,
+    "import": import_.command,
     "proxy": proxy.command,
     "demo": demo.command,
 }
