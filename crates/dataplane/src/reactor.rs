@@ -105,6 +105,16 @@ impl Ready {
             .intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
     }
 
+    /// The connection is broken: nothing can be read from it.
+    pub(crate) fn broken(&self) -> bool {
+        self.flags.intersects(EventFlags::ERR)
+    }
+
+    /// Both directions are closed. On a unix socket there may be something left to read.
+    pub(crate) fn hung_up(&self) -> bool {
+        self.flags.intersects(EventFlags::HUP)
+    }
+
     pub(crate) fn failed(&self) -> bool {
         self.flags.intersects(EventFlags::HUP | EventFlags::ERR)
     }

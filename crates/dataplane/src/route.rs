@@ -1,8 +1,8 @@
 //! From the keys of a request to the shards it goes to.
 
 use crate::command::{Command, KeyError, Merge, RouteKind};
-use crate::resp::Span;
 use crate::pool::Router;
+use crate::resp::Span;
 
 /// Where a request goes; shards are indices into the snapshot's routes.
 #[derive(Debug, PartialEq, Eq)]

@@ -103,7 +103,11 @@ impl Snapshot {
     pub(crate) fn reconfigured(&self, epoch: u64, configs: Vec<PoolConfig>) -> Self {
         let mut next = Self {
             epoch,
-            pools: self.pools.iter().map(|pool| Arc::new(pool.left())).collect(),
+            pools: self
+                .pools
+                .iter()
+                .map(|pool| Arc::new(pool.left()))
+                .collect(),
             routes: self.routes.iter().map(Route::left).collect(),
             order: Vec::new(),
             workers: self.workers,

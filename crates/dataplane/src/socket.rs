@@ -126,7 +126,10 @@ pub(crate) fn connect(endpoint: &Endpoint) -> io::Result<OwnedFd> {
             socket.set_tcp_keepalive(&keepalive)?;
             (socket, SockAddr::from(*address))
         }
-        Endpoint::Unix(path) => (Socket::new(Domain::UNIX, kind, None)?, SockAddr::unix(path)?),
+        Endpoint::Unix(path) => (
+            Socket::new(Domain::UNIX, kind, None)?,
+            SockAddr::unix(path)?,
+        ),
     };
     match socket.connect(&address) {
         Ok(()) => {}

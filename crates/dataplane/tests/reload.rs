@@ -71,9 +71,7 @@ fn what_waits_for_a_shard_that_goes_is_looked_at_again() {
     scene.lease(0);
     let mut client = scene.client();
     client.send(&set("k", "1"));
-    scene.wait("the write is held", |shard| {
-        shard.totals.held_requests == 1
-    });
+    scene.wait("the write is held", |shard| shard.totals.held_requests == 1);
     let config = pool("p", scene.listen, &["b"]);
     reload(&scene.plane, 2, vec![config], &[&new]);
     let mut next = new.connection();

@@ -172,7 +172,10 @@ impl Worker {
         };
         let pool = usize::from(client.pool);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
-        self.pools[pool].counters.fragments.add(plan.shards.len() as u64);
+        self.pools[pool]
+            .counters
+            .fragments
+            .add(plan.shards.len() as u64);
         let mut fragment = Vec::new();
         for (part, &backend) in (0_u16..).zip(&backends) {
             fragment.clear();

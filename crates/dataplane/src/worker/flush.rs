@@ -111,7 +111,10 @@ impl Worker {
             if self.may_write(handle) {
                 self.touch_backend(handle);
             } else if self.backend(handle).is_some_and(|it| !it.awaits_reply()) {
-                self.lose_backend(handle, &Loss::Ours("its lease ended in the midst of a write"));
+                self.lose_backend(
+                    handle,
+                    &Loss::Ours("its lease ended in the midst of a write"),
+                );
             }
         }
     }

@@ -168,7 +168,8 @@ impl Worker {
         if let Some(ejector) = &self.snapshot.pool_of(shard).ejector {
             if ejector.failed(shard, self.now.nanos) {
                 let face = &self.snapshot.routes[shard].face;
-                face.ejected_at.store(super::wall_micros(), Ordering::Relaxed);
+                face.ejected_at
+                    .store(super::wall_micros(), Ordering::Relaxed);
                 let pool = &self.snapshot.pools[face.pool];
                 pool.face.ejections.fetch_add(1, Ordering::Relaxed);
                 self.follow_ejections();

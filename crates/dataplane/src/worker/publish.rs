@@ -44,9 +44,7 @@ impl Worker {
         let reachable = connected || state.fixed && state.endpoint.is_some();
         let counters = &state.counters;
         counters.connected.set(u64::from(connected));
-        counters
-            .serving
-            .set(u64::from(reachable && state.leased));
+        counters.serving.set(u64::from(reachable && state.leased));
         counters.connections.set(load.connections);
         counters.queued.set(load.queued);
         counters.queued_bytes.set(load.queued_bytes);

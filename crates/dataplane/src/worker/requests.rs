@@ -26,10 +26,13 @@ const LARGEST_REQUEST: usize = 1 << 30;
 impl Worker {
     /// Closes a client that has left while something of it is held, or that is beyond reach.
     pub(super) fn client_left(&mut self, handle: Handle, event: Ready) {
-        let held = self.client(handle).is_some_and(|client| client.is_held());
-        if event.failed() {
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        let reads = client.gate == Gate::Open && !client.closing;
+        if event.broken() {
             self.client_lost(handle);
-        } else if held {
+        } else if client.is_held() || event.hung_up() && !reads {
             self.client_gone(handle);
         }
     }
