@@ -126,8 +126,8 @@ impl Snapshot {
             None => Arc::new(PoolFace::new(self.workers)),
         };
         let id = id.unwrap_or(self.pools.len());
-        let names = config.shards.iter();
-        let shards = names.map(|(name, _)| self.place_shard(id, name)).collect();
+        let shards = config.shards.iter();
+        let shards = shards.map(|(name, _)| self.place_shard(id, name)).collect();
         let pool = Arc::new(Pool::new(config, face, shards));
         if id == self.pools.len() {
             self.pools.push(pool);

@@ -154,7 +154,7 @@ impl Worker {
     pub(super) fn finish_backends(&mut self, shard: usize) {
         let millis = self.now.millis;
         let mut idle = Vec::new();
-        for (_, backend) in self.backends.iter_mut() {
+        for (_, backend) in &mut self.backends {
             if backend.shard != shard {
                 continue;
             }

@@ -165,15 +165,15 @@ impl Worker {
 
     /// One more failure of a server that may be ejected for it.
     fn count_failure(&mut self, shard: usize) {
-        if let Some(ejector) = &self.snapshot.pool_of(shard).ejector {
-            if ejector.failed(shard, self.now.nanos) {
-                let face = &self.snapshot.routes[shard].face;
-                face.ejected_at
-                    .store(super::wall_micros(), Ordering::Relaxed);
-                let pool = &self.snapshot.pools[face.pool];
-                pool.face.ejections.fetch_add(1, Ordering::Relaxed);
-                self.follow_ejections();
-            }
+        if let Some(ejector) = &self.snapshot.pool_of(shard).ejector
+            && ejector.failed(shard, self.now.nanos)
+        {
+            let face = &self.snapshot.routes[shard].face;
+            face.ejected_at
+                .store(super::wall_micros(), Ordering::Relaxed);
+            let pool = &self.snapshot.pools[face.pool];
+            pool.face.ejections.fetch_add(1, Ordering::Relaxed);
+            self.follow_ejections();
         }
     }
 
