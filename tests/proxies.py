@@ -1,6 +1,6 @@
 """The whole proxy as users run it: `shoal proxy` in a process of its own, following real sentinels.
 
-Owns: the topology file that describes a harness stack, and the handle of a proxy over it.
+Owns: the topology file that describes a harness stack, and the handle of a proxy over it or over a nutcracker.yml.
 Rule: nothing of Shoal starts or restarts the servers here; what a test kills stays dead until the test says otherwise.
 Used by: the failure tests and the benchmark.
 """
@@ -91,4 +91,48 @@ def start_proxy(servers: Servers, stack: Stack, **sections: Any) -> ProxyServer:
     file.write_text(json.dumps(topology_of(stack, proxy, **sections), indent=1))  # JSON is YAML
     proxy.launch()
     wait_until(proxy.serves, 10, "the proxy to serve every shard")
+    return proxy
+
+
+@dataclass
+class NutcrackerProxy(ProxyServer):
+    """One `shoal proxy -c nutcracker.yml`, whose file a test may write again."""
+
+    stats: int = 0
+    password: str | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.directory / "nutcracker.yml"
+
+    def write(self, text: str) -> None:
+        """The file's text; `{port}` stands for the port of the first pool."""
+        self.file.write_text(text.format(port=self.port))
+
+    def answers(self) -> bool:
+        assert self.running(), f"{self.name} ended:\n{self.log_tail()}"
+        with self.client(socket_timeout=1.0, password=self.password) as client:
+            return bool(client.ping())
+
+    def kill(self) -> None:
+        super().kill()
+        release_port(self.stats)
+
+
+def nutcracker_proxy(servers: Servers, text: str, **options: Any) -> NutcrackerProxy:
+    """A proxy over this nutcracker.yml, not started yet."""
+    directory = servers.directory / "shoal"
+    directory.mkdir()
+    proxy = NutcrackerProxy("shoal", [], directory, port=free_port(), admin=free_port(), stats=free_port(), **options)
+    proxy.argv = [str(SHOAL), "proxy", "-c", str(proxy.file)]
+    proxy.argv += ["--admin", f"{LOOPBACK}:{proxy.admin}", "--stats", f"{LOOPBACK}:{proxy.stats}"]
+    proxy.write(text)
+    return servers.adopt(proxy)
+
+
+def start_nutcracker_proxy(servers: Servers, text: str, **options: Any) -> NutcrackerProxy:
+    """The same, serving."""
+    proxy = nutcracker_proxy(servers, text, **options)
+    proxy.launch()
+    wait_until(proxy.answers, 10, "the proxy to answer")
     return proxy

@@ -90,7 +90,7 @@ def test_a_signal_drains_it(servers: Servers, stack: Stack, number: int) -> None
     writer.start()
     time.sleep(0.2)
     proxy.signal(signal.SIGHUP)
-    wait_until(lambda: "reload_ignored" in proxy.log_tail(), 2, "SIGHUP to be logged")
+    wait_until(lambda: "reloaded" in proxy.log_tail(), 4, "SIGHUP to reload")
     assert proxy.running()
     begun = time.monotonic()
     proxy.signal(number)
