@@ -14,13 +14,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from shoal.draft import Draft, DraftPool, DraftSentinels, DraftShard
+from shoal.draft import Draft, DraftPool, DraftProxy, DraftSentinels, DraftShard
 from shoal.errors import ConfigError
 from shoal.nutcracker.keys import KEYS
 from shoal.topology import LOCAL, Endpoint, majority
-from shoal.topology.layout import SENTINEL_PORT
+from shoal.topology.layout import ADMIN_PORT, PROXY_PORT, SENTINEL_PORT, STATS_PORT
 from shoal.topology.model import DEFAULT_CLUSTER, DEFAULT_SENTINELS
 from shoal.topology.values import NAME_PATTERN, is_address, is_loopback, is_wildcard
 
@@ -92,11 +93,13 @@ class _Conversion:
         self.given = material
         self.errors: list[ConfigError] = []
         self.assumed: list[str] = []
+        self.left_out: list[str] = []
         self.hosts: dict[str, str] = {}
         self.groups: dict[str, Group] = {}
         self.shards: dict[str, DraftShard] = {}
         self._first: dict[str, tuple[Pool, Server]] = {}
         self._names: dict[Endpoint, str] = {}
+        self._ports = {pool.listen.port for pool in material.pools if isinstance(pool.listen, Endpoint)}
 
     def draft(self) -> Draft:
         members = {pool.name: tuple(self._shard(pool, server) for server in pool.servers) for pool in self.given.pools}
@@ -118,13 +121,13 @@ class _Conversion:
             shards=tuple(self.shards.values()),
             sentinels=sentinels,
             pools=pools,
-            proxies=proxies,
+            proxies=tuple(self._proxy(number, host) for number, host in enumerate(proxies)),
             watched=bool(self.groups),
             hosts=self.hosts,
             password_file=self.given.password_file,
             insecure=self.given.password_file is None and self._outside_loopback(pools, proxies, sentinels),
             assumed=tuple(self.assumed),
-            left_out=tuple(line for pool in self.given.pools for line in _left_out(pool)),
+            left_out=tuple(self.left_out),
         )
 
     def _refuse(self) -> None:
@@ -294,6 +297,12 @@ class _Conversion:
         self.assumed.append(f"one proxy, on {here or master.host}; say where they run with --proxy HOST")
         return (here or master.host,)
 
+    def _proxy(self, number: int, host: str) -> DraftProxy:
+        """On loopback a port that is not given is one that `shoal up` chooses, and these are to run without it."""
+        if host != LOCAL and not is_loopback(self._address(host)):
+            return DraftProxy(host)
+        return DraftProxy(host, ADMIN_PORT + number, STATS_PORT + number)
+
     def _pool_names(self) -> dict[str, str]:
         names: dict[str, str] = {}
         for pool in self.given.pools:
@@ -305,6 +314,7 @@ class _Conversion:
         return names
 
     def _pool(self, pool: Pool, name: str, shards: tuple[str, ...], proxies: Sequence[str]) -> DraftPool:
+        self.left_out += _left_out(pool)
         return DraftPool(
             name=name,
             listen=self._listen(pool, len(proxies)),
@@ -316,14 +326,17 @@ class _Conversion:
             client_connections=pool.client_connections,
         )
 
-    def _listen(self, pool: Pool, proxies: int) -> str | None:
+    def _listen(self, pool: Pool, proxies: int) -> str:
         if not isinstance(pool.listen, Endpoint):
-            return None
+            port = next(port for port in count(PROXY_PORT) if port not in self._ports)
+            self._ports.add(port)
+            self.left_out.append(f"{pool.name}.listen: {pool.listen}: a proxy listens on a port, here on {port}")
+            return str(port)
         address = self._found(pool.listen.host)
         if address is None:
             what = f'the host "{pool.listen.host}" to listen on has no address now'
             self._wrong(what, "see that the name server knows it, or write its address", pool)
-            return None
+            return str(pool.listen)
         if proxies > 1 and _names_a_machine(address):
             self.assumed.append(f'pool "{pool.name}" listens on the address of each proxy\'s host')
             return str(pool.listen.port)
@@ -333,7 +346,7 @@ class _Conversion:
         nodes = () if isinstance(sentinels.nodes, int) else sentinels.nodes
         hosts = [_host_of(place) for place in (*self._places(), *nodes)]
         hosts += [host for host in proxies if host != LOCAL]
-        listens = [_host_of(pool.listen) for pool in pools if pool.listen is not None and not pool.listen.isdigit()]
+        listens = [_host_of(pool.listen) for pool in pools if not pool.listen.isdigit()]
         return not all(is_loopback(self._address(host)) for host in (*hosts, *listens))
 
 
@@ -356,5 +369,3 @@ def _left_out(pool: Pool) -> Iterator[str]:
         value = getattr(pool, KEYS[name].attribute)
         if value != KEYS[name].default:
             yield f"{pool.name}.{name}: {str(value).lower()}: {why}"
-    if not isinstance(pool.listen, Endpoint):
-        yield f"{pool.name}.listen: {pool.listen}: a proxy listens on an address and port, here those of its host"

@@ -42,11 +42,20 @@ class DraftSentinels:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftProxy:
+    """One proxy: its host, and its ports where they would not be the usual ones by themselves."""
+
+    host: str
+    admin: int | None = None
+    stats: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DraftPool:
     """One pool; times in milliseconds, 0 is none."""
 
     name: str
-    listen: str | None
+    listen: str
     shards: tuple[str, ...]
     hash: str
     distribution: str
@@ -65,8 +74,7 @@ class Draft:
     shards: tuple[DraftShard, ...]
     sentinels: DraftSentinels
     pools: tuple[DraftPool, ...]
-    proxies: tuple[str, ...]
-    """The host of each."""
+    proxies: tuple[DraftProxy, ...]
     watched: bool = True
     """Whether sentinels watch the masters already; else they are to be set up."""
     hosts: Mapping[str, str] = field(default_factory=dict)
@@ -166,8 +174,7 @@ def _pools(draft: Draft) -> Iterator[str]:
         yield "pools:"
         for pool in draft.pools:
             yield f"  {word(pool.name)}:"
-            if pool.listen is not None:
-                yield f"    listen: {word(pool.listen)}"
+            yield f"    listen: {word(pool.listen)}"
             yield f"    shards: {_list(pool.shards)}"
             yield from (f"    {line}" for line in _settings(pool))
 
@@ -175,12 +182,13 @@ def _pools(draft: Draft) -> Iterator[str]:
 def _proxy(draft: Draft) -> Iterator[str]:
     yield "proxy:"
     yield "  nodes:"
-    for number, host in enumerate(draft.proxies, 1):
-        yield f"    proxy{number}: {{host: {word(host)}}}"
+    for number, proxy in enumerate(draft.proxies, 1):
+        ports = "" if proxy.admin is None else f", admin: {proxy.admin}"
+        ports += "" if proxy.stats is None else f", stats: {proxy.stats}"
+        yield f"    proxy{number}: {{host: {word(proxy.host)}{ports}}}"
     if len(draft.pools) == 1:
         (pool,) = draft.pools
-        if pool.listen is not None:
-            yield f"  listen: {word(pool.listen)}"
+        yield f"  listen: {word(pool.listen)}"
         yield from (f"  {line}" for line in _settings(pool))
 
 

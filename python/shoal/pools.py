@@ -2,7 +2,7 @@
 
 Owns the decision which of the two a file is. Rule: what it holds decides, never its name; a file that has what only
 one of them can have is read as that one, whose parser then says what is wrong with it. Called by `shoal diff`; the
-rings of a topology that is loaded already, by every command that says where keys are.
+rings of a file that is loaded already, by every command that says where keys are, and by `shoal import`.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ def _of_topology(topology: Topology) -> list[PoolRing]:
 
 
 def _of_nutcracker(file: nutcracker.NutcrackerFile) -> list[PoolRing]:
-    return [PoolRing(pool.name, _nutcracker_spec(pool), pool.redis_db) for pool in file.pools]
+    return [PoolRing(pool.name, ring_spec_of(pool), pool.redis_db) for pool in file.pools]
 
 
-def _nutcracker_spec(pool: nutcracker.Pool) -> RingSpec:
+def ring_spec_of(pool: nutcracker.Pool) -> RingSpec:
+    """The same of a pool of a nutcracker.yml."""
     shards = tuple(ShardSpec(server.label, server.weight) for server in pool.servers)
     return RingSpec(pool.hash, pool.distribution, pool.hash_tag, shards)

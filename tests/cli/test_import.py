@@ -137,7 +137,7 @@ auth:
 
 proxy:
   nodes:
-    proxy1: {host: local}
+    proxy1: {host: local, admin: 22180, stats: 22222}
   listen: "127.0.0.1:22121"
   hash: fnv1a_64
   distribution: ketama

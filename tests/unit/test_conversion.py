@@ -13,11 +13,11 @@ from inline_snapshot import snapshot
 from shoal import config, document
 from shoal.census import Group, Known, Settings
 from shoal.conversion import CARRIED_OVER, WITHOUT_EQUIVALENT, Material, as_name, convert
-from shoal.draft import Draft, DraftPool, DraftSentinels, DraftShard, text
+from shoal.draft import Draft, DraftPool, DraftProxy, DraftSentinels, DraftShard, text
 from shoal.errors import ConfigError
 from shoal.nutcracker import parse
 from shoal.nutcracker.keys import KEYS
-from shoal.topology import Endpoint, Topology
+from shoal.topology import Endpoint, Topology, ports_to_choose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,10 +120,24 @@ def test_what_is_left_out_is_told_with_what_holds_instead() -> None:
         (
             "p.redis_db: 3: clients have database 0 until they SELECT another, and do not see the keys of this one",
             "p.auto_eject_hosts: true: no shard leaves the ring: its requests wait for the failover",
-            "p.listen: /run/p.sock: a proxy listens on an address and port, here those of its host",
+            "p.listen: /run/p.sock: a proxy listens on a port, here on 22121",
         )
     )
-    assert read(draft).pools["p"].listen is None
+    assert read(draft).pools["p"].listen == "22121"
+
+
+def test_pools_on_unix_sockets_get_ports_that_no_other_has() -> None:
+    sockets = "".join(pool(name, "10.0.0.1:6379:1", listen=f"/run/{name}.sock") for name in ("a", "b"))
+    draft = converted(sockets + pool("c", "10.0.0.1:6379:1", listen="127.0.0.1:22121"))
+    assert [one.listen for one in draft.pools] == ["22122", "22123", "127.0.0.1:22121"]
+    read(draft)
+
+
+def test_a_proxy_on_loopback_can_run_without_shoal_up() -> None:
+    group = replace(A, master=Endpoint("127.0.0.1", 6379), replicas=(), sentinels=(Endpoint("127.0.0.1", 26379),))
+    draft = watched(pool("p", "127.0.0.1:6379:1", listen="127.0.0.1:22121"), group, ties={"127.0.0.1:6379": "a"})
+    assert draft.proxies == (DraftProxy("local", 22180, 22222),)
+    assert ports_to_choose(read(draft)) == ()
 
 
 # ---------------------------------------------------------------------------------------------------- with sentinels
@@ -158,7 +172,7 @@ def test_names_that_sentinels_announce_become_hosts() -> None:
     named = replace(A, master=Endpoint("redis1", 6379), sentinels=(Endpoint("redis1", 26379), *SENTINELS[1:]))
     draft = watched(pool("p", "10.0.0.1:6379:1"), named, ties={"10.0.0.1:6379": "a"})
     assert draft.hosts == {"redis1": "10.0.0.1"}, "IPv4 if there is one"
-    assert (draft.shards[0].master, draft.proxies) == ("redis1:6379", ("10.0.0.7",))
+    assert (draft.shards[0].master, draft.proxies) == ("redis1:6379", (DraftProxy("10.0.0.7"),))
     assert isinstance(draft.sentinels.nodes, tuple)
     assert draft.sentinels.nodes[0] == "redis1:26379"
     read(draft)
@@ -230,7 +244,7 @@ def test_without_sentinels_shards_get_names_and_sentinels_places() -> None:
         ("shard1", "10.0.0.1:6379", ()),
         ("shard2", "10.0.0.3:6379", ()),
     ]
-    assert draft.proxies == ("10.0.0.1", "redis1")
+    assert draft.proxies == (DraftProxy("10.0.0.1"), DraftProxy("redis1"))
     assert draft.sentinels.nodes == ("10.0.0.1:26379", "redis1:26379", "10.0.0.3:26379")
     assert not draft.watched
     assert draft.insecure
@@ -251,7 +265,7 @@ def test_with_few_machines_one_has_two_sentinels() -> None:
 
 def test_all_on_this_machine() -> None:
     draft = converted(pool("p", "localhost:6379:1", listen="127.0.0.1:22121"))
-    assert (draft.proxies, draft.sentinels.nodes, draft.insecure) == (("local",), 3, False)
+    assert (draft.proxies[0].host, draft.sentinels.nodes, draft.insecure) == ("local", 3, False)
     assert draft.shards[0].master == "127.0.0.1:6379"
     read(draft)
 
@@ -272,7 +286,7 @@ def test_where_proxies_run_and_listen(
     listen: str, given: Mapping[str, Any], proxies: tuple[str, ...], listens: str
 ) -> None:
     draft = converted(pool("p", "10.0.0.1:6379:1", listen=listen), **given)
-    assert (draft.proxies, draft.pools[0].listen) == (proxies, listens)
+    assert (tuple(proxy.host for proxy in draft.proxies), draft.pools[0].listen) == (proxies, listens)
     read(draft)
 
 
@@ -354,10 +368,18 @@ def test_whatever_a_draft_holds_is_read_back_from_its_text(
     shards = tuple(DraftShard(f"shard{at}", label, 1 + at, f"127.0.0.1:{7000 + at}") for at, label in enumerate(labels))
     names = tuple(shard.name for shard in shards)
     pools = tuple(
-        DraftPool(name, None, names, "md5", "modula", tag, timeout=1, client_connections=1) for name in ("no", "7")
+        DraftPool(name, f"127.0.0.1:{8000 + at}", names, "md5", "modula", tag, timeout=1, client_connections=1)
+        for at, name in enumerate(("no", "7"))
     )
     draft = Draft(
-        origin, "null", shards, DraftSentinels(3), pools, ("local",), assumed=tuple(assumed), password_file="- x: #"
+        origin,
+        "null",
+        shards,
+        DraftSentinels(3),
+        pools,
+        (DraftProxy("local"),),
+        assumed=tuple(assumed),
+        password_file="- x: #",
     )
     topology = read(draft)
     assert topology.cluster == "null"

@@ -18,21 +18,19 @@ import typer
 from shoal import config, document, nutcracker
 from shoal.cli.options import DEFAULT_FILE
 from shoal.cli.printer import Printer
-from shoal.cli.ring import ring_of
 from shoal.draft import Draft, text
 from shoal.errors import ConfigError, SentinelError
-from shoal.plane import Ring, ShardSpec
+from shoal.pools import ring_spec, ring_spec_of
 from shoal.topology import Endpoint, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from shoal.census import Known
     from shoal.nutcracker import Pool
 
 SECRET = "secret"  # noqa: S105 - a file's name
 PRIVATE, PUBLIC = 0o600, 0o644
-KEYS_TRIED = 10_000
 
 
 def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
@@ -207,26 +205,14 @@ def _read_back(written: str, draft: Draft, password: str | None) -> Topology:
 def require_same_rings(pools: Sequence[Pool], topology: Topology) -> None:
     """Refuse a topology under which a single key would be looked for elsewhere.
 
-    A ring follows from labels, weights, their order, hash, distribution and hash tag; and both rings are built and
-    asked, so that the one comparison need not be believed.
+    What makes a ring must be the same, and of the rings that come of it every hash is compared where it can be.
     """
     for pool, name in zip(pools, topology.pools, strict=True):
-        spec = topology.pools[name]
-        new = [(label, topology.shards[shard].weight) for label, shard in topology.labels(name).items()]
-        old = [(server.label, server.weight) for server in pool.servers]
-        same = (pool.hash, pool.distribution, pool.hash_tag, old) == (spec.hash, spec.distribution, spec.hash_tag, new)
-        ring = Ring([ShardSpec(*one) for one in old], pool.hash, pool.distribution, pool.hash_tag)
-        other = ring_of(topology, name)
-        if not same or any(ring.locate(key) != other.locate(key) for key in _some_keys(pool)):
+        before, after = ring_spec_of(pool), ring_spec(topology, name)
+        moves = before.ring().moves(after.ring()) or {}
+        if before != after or any(old != new for old, new in moves):
             what = f'keys of pool "{pool.name}" would be looked for elsewhere, so nothing is written'
             raise ConfigError(what, hint="this is a bug of Shoal: please report it with the file")
-
-
-def _some_keys(pool: Pool) -> Iterator[bytes]:
-    opening, closing = (pool.hash_tag or "{}").encode()[:1], (pool.hash_tag or "{}").encode()[1:]
-    for number in range(KEYS_TRIED if pool.distribution != "random" else 0):
-        yield b"key:%d" % number
-        yield opening + b"%d" % number + closing + b"\xff:tagged"
 
 
 def _require_new(path: Path | None, *, force: bool) -> None:
