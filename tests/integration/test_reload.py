@@ -1,4 +1,4 @@
-"""A running proxy reads its file again: what can change does, without a client lost; what cannot is refused, and named."""
+"""A running proxy reads its file again: what can change does, with no client lost; what cannot is refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.harness import LOOPBACK, free_port, wait_until
+from tests.harness import LOOPBACK, Servers, free_port, wait_until
 from tests.integration.wire import Wire
 from tests.proxies import (
     PROXY,
@@ -24,7 +24,10 @@ from tests.proxies import (
 )
 
 if TYPE_CHECKING:
-    from tests.harness import EngineProgram, RedisServer, Servers
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.harness import EngineProgram, RedisServer
 
 POOL = """\
 main:
@@ -53,6 +56,13 @@ def reload(proxy: NutcrackerProxy, *options: str) -> subprocess.CompletedProcess
 def stats_of(proxy: NutcrackerProxy) -> Any:
     with socket.create_connection((LOOPBACK, proxy.stats), timeout=5) as connection, connection.makefile() as line:
         return json.load(line)
+
+
+@pytest.fixture
+def servers(valkey: EngineProgram, tmp_path: Path) -> Iterator[Servers]:
+    """One engine: what is tested here never looks at which."""
+    with Servers(valkey, tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
@@ -86,6 +96,10 @@ class Writer(threading.Thread):
                 if answers != ["OK", value.encode()]:
                     self.wrong.append(answers)
                 self.written += 1
+
+    def goes_on(self) -> None:
+        before = self.written
+        wait_until(lambda: self.written > before + 20, 5, "writes to go on")
 
     def end(self) -> None:
         self.done.set()
@@ -200,8 +214,7 @@ def test_sentinels_are_followed_from_a_reload_on_without_a_client_noticing(serve
     assert "nothing is ejected any more" in done.stdout
     assert proxy.log_tail().count("ejection_off") == 1
     for writer in writers:
-        before = writer.written
-        wait_until(lambda before=before, writer=writer: writer.written > before + 20, 5, "writes to go on")
+        writer.goes_on()
         writer.end()
     stack.masters["a"].kill()
     with Wire(proxy.address) as wire:
@@ -248,17 +261,18 @@ def test_a_start_waits_for_its_sentinels_and_says_so(servers: Servers) -> None:
     wait_until(proxy.answers, 15, "it to serve once a majority answers")
 
 
-def test_two_pools_follow_sentinels_of_their_own(valkey: EngineProgram, servers: Servers) -> None:
-    one, other = servers.stack(("a",)), servers.stack(("b",))
-    second = pool({"b": other.masters["b"].port}, *sentinels([one.port for one in other.sentinels]))
-    listen = free_port()
-    second = second.replace("main", "second").replace("{port}", str(listen))
-    first = pool({"a": one.masters["a"].port}, *sentinels([each.port for each in one.sentinels]))
-    proxy = start_nutcracker_proxy(servers, first + second)
-    other.masters["b"].kill()
-    with Wire((LOOPBACK, listen)) as wire:
-        assert wire.call("SET", "k", "1") == "OK"
-    assert len(proxy.ask("/api/v1/topology")["sentinels"]) == 6
+def test_two_pools_follow_sentinels_of_their_own(valkey: EngineProgram, servers: Servers, tmp_path: Path) -> None:
+    with Servers(valkey, tmp_path / "other") as others:
+        one, other = servers.stack(("a",)), others.stack(("b",))
+        second = pool({"b": other.masters["b"].port}, *sentinels([one.port for one in other.sentinels]))
+        listen = free_port()
+        second = second.replace("main", "second").replace("{port}", str(listen))
+        first = pool({"a": one.masters["a"].port}, *sentinels([each.port for each in one.sentinels]))
+        proxy = start_nutcracker_proxy(servers, first + second)
+        other.masters["b"].kill()
+        with Wire((LOOPBACK, listen)) as wire:
+            assert wire.call("SET", "k", "1") == "OK"
+        assert len(proxy.ask("/api/v1/topology")["sentinels"]) == 6
 
 
 def test_a_topology_is_read_again_too(servers: Servers) -> None:
