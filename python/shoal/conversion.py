@@ -47,6 +47,7 @@ CARRIED_OVER = frozenset(
         "timeout",
         "redis",
         "redis_auth",
+        "redis_db",
         "servers",
         "sentinels",
     }
@@ -56,7 +57,6 @@ WITHOUT_EQUIVALENT: Mapping[str, str] = {
     "tcpkeepalive": "idle clients are not probed",
     "reuseport": "the workers of a proxy share its port anyway",
     "preconnect": "a worker connects to a master with the first request for it",
-    "redis_db": "clients have database 0 until they SELECT another, and do not see the keys of this one",
     "server_connections": "each worker has a connection to every master",
     "auto_eject_hosts": "no shard leaves the ring: its requests wait for the failover",
     "server_retry_timeout": "no shard leaves the ring",
@@ -323,6 +323,7 @@ class _Conversion:
             distribution=pool.distribution,
             hash_tag=pool.hash_tag,
             timeout=pool.timeout_ms,
+            database=pool.redis_db,
             client_connections=pool.client_connections,
         )
 

@@ -61,6 +61,7 @@ class DraftPool:
     distribution: str
     hash_tag: str | None
     timeout: int
+    database: int
     client_connections: int
 
 
@@ -197,6 +198,8 @@ def _settings(pool: DraftPool) -> Iterator[str]:
     yield f"distribution: {pool.distribution}"
     if pool.hash_tag is not None:
         yield f"hash_tag: {json.dumps(pool.hash_tag, ensure_ascii=False)}"
+    if pool.database:
+        yield f"database: {pool.database}"
     if pool.timeout:
         yield f"timeout: {pool.timeout}ms"
     if pool.client_connections:

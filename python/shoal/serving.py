@@ -117,6 +117,7 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
         hash_tag=pool.hash_tag,
         password=password,
         backend_password=password,
+        database=pool.database,
         hold_timeout_ms=pool.hold.timeout,
         hold_bytes=pool.hold.bytes,
         timeout_ms=pool.timeout,

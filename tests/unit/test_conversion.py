@@ -118,12 +118,11 @@ def test_what_is_left_out_is_told_with_what_holds_instead() -> None:
     )
     assert draft.left_out == snapshot(
         (
-            "p.redis_db: 3: clients have database 0 until they SELECT another, and do not see the keys of this one",
             "p.auto_eject_hosts: true: no shard leaves the ring: its requests wait for the failover",
             "p.listen: /run/p.sock: a proxy listens on a port, here on 22121",
         )
     )
-    assert read(draft).pools["p"].listen == "22121"
+    assert (read(draft).pools["p"].listen, read(draft).pools["p"].database) == ("22121", 3)
 
 
 def test_pools_on_unix_sockets_get_ports_that_no_other_has() -> None:
@@ -368,7 +367,9 @@ def test_whatever_a_draft_holds_is_read_back_from_its_text(
     shards = tuple(DraftShard(f"shard{at}", label, 1 + at, f"127.0.0.1:{7000 + at}") for at, label in enumerate(labels))
     names = tuple(shard.name for shard in shards)
     pools = tuple(
-        DraftPool(name, f"127.0.0.1:{8000 + at}", names, "md5", "modula", tag, timeout=1, client_connections=1)
+        DraftPool(
+            name, f"127.0.0.1:{8000 + at}", names, "md5", "modula", tag, timeout=1, client_connections=1, database=2
+        )
         for at, name in enumerate(("no", "7"))
     )
     draft = Draft(

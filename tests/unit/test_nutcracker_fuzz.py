@@ -124,13 +124,14 @@ def test_every_key_with_a_value_of_any_kind(values: dict[str, str], servers: lis
 
 
 numbers = st.integers(0, 2**31 - 1).map(str)
+databases = st.integers(0, 65535).map(str)
 names = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
     given_names=st.lists(names, min_size=1, max_size=5, unique=True),
-    numbers=st.fixed_dictionaries({}, optional={"timeout": numbers, "redis_db": numbers, "backlog": numbers}),
+    numbers=st.fixed_dictionaries({}, optional={"timeout": numbers, "redis_db": databases, "backlog": numbers}),
     weights=st.lists(st.integers(1, 2**31 - 1), min_size=1, max_size=5),
 )
 def test_a_sound_file_is_read_as_it_stands(given_names: list[str], numbers: dict[str, str], weights: list[int]) -> None:

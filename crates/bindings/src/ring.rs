@@ -91,7 +91,7 @@ impl Ring {
         self.names
             .iter()
             .cloned()
-            .zip(self.built.shares())
+            .zip(self.built.shares(self.hash.space().unwrap_or(HASHES)))
             .collect()
     }
 }

@@ -76,6 +76,9 @@ pub struct PoolConfig {
     pub max_inflight: usize,
 }
 
+/// The longest table of modula, which has a slot for each unit of weight.
+const MOST_SLOTS: u64 = 1 << 22;
+
 impl PoolConfig {
     /// A pool over shards that sentinels are followed for, with the usual settings.
     pub fn new(name: &str, listen: &str, shards: Vec<(String, u32)>) -> Self {
@@ -117,6 +120,16 @@ impl PoolConfig {
         }
         if self.shards.iter().all(|&(_, weight)| weight == 0) {
             return refuse(": no shard has a weight");
+        }
+        let slots: u64 = self
+            .shards
+            .iter()
+            .map(|&(_, weight)| u64::from(weight))
+            .sum();
+        if self.distribution == Distribution::Modula && slots > MOST_SLOTS {
+            return refuse(&format!(
+                ": the weights add up to {slots}; modula has room for {MOST_SLOTS}"
+            ));
         }
         if self.max_inflight == 0 {
             return refuse(": max_inflight must be at least 1");

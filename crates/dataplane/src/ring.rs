@@ -109,37 +109,36 @@ impl Ring {
         }
     }
 
-    /// The exact fraction of all 2^32 hashes that each shard owns, in the order of the shards.
+    /// The exact fraction of the hashes from 0 up to `hashes` that each shard owns, in the order of the
+    /// shards.
     #[expect(
         clippy::cast_precision_loss,
         reason = "2^32 hashes are exact in an f64"
     )]
-    pub fn shares(&self) -> Vec<f64> {
-        let mut owned = vec![0_i64; self.shards];
+    pub fn shares(&self, hashes: u64) -> Vec<f64> {
+        let mut owned = vec![0_u64; self.shards];
         match &self.continuum {
             Continuum::Ketama { points, owners } => {
-                // The first point also owns what lies behind the last one.
-                let mut previous = i64::from(points[points.len() - 1]) - HASHES;
+                let mut from = 0;
                 for (&point, &owner) in points.iter().zip(owners) {
-                    owned[owner as usize] += i64::from(point) - previous;
-                    previous = i64::from(point);
+                    let up_to = (u64::from(point) + 1).min(hashes);
+                    owned[owner as usize] += up_to.saturating_sub(from);
+                    from = from.max(up_to);
                 }
+                // The first point also owns what lies behind the last one.
+                owned[owners[0] as usize] += hashes - from;
             }
             Continuum::Modula(slots) => {
-                let count = i64::try_from(slots.len()).unwrap_or(i64::MAX);
+                let count = slots.len() as u64;
                 for (slot, &owner) in (0..).zip(slots) {
-                    let one_more = i64::from(slot < HASHES % count);
-                    owned[owner as usize] += HASHES / count + one_more;
+                    owned[owner as usize] += hashes / count + u64::from(slot < hashes % count);
                 }
             }
             Continuum::Random => return vec![1.0 / self.shards as f64; self.shards],
         }
-        owned.iter().map(|&n| n as f64 / HASHES as f64).collect()
+        owned.iter().map(|&n| n as f64 / hashes as f64).collect()
     }
 }
-
-/// How many hashes there are.
-const HASHES: i64 = 1 << 32;
 
 /// The index of the first point that is not below `hash`, around the end of the ring.
 fn successor(points: &[u32], hash: u32) -> usize {

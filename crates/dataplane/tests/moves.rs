@@ -69,7 +69,7 @@ fn a_shard_added_to_ketama_takes_its_share_and_nothing_else_moves() {
     );
     let moves = old.moves(&new, ALL).expect("an answer");
     assert!(moves.iter().all(|&(from, to, _)| from == to || to == 2));
-    let shares = new.shares();
+    let shares = new.shares(1 << 32);
     #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in an f64")]
     let gained = moved(&moves) as f64 / ALL as f64;
     assert!((gained - shares[2]).abs() < f64::EPSILON);
@@ -177,7 +177,7 @@ proptest! {
     fn a_ring_moves_nothing_to_itself_and_has_its_shares(ring in any_ring()) {
         let moves = ring.moves(&ring, ALL).expect("small rings");
         prop_assert_eq!(moved(&moves), 0);
-        for (shard, share) in ring.shares().into_iter().enumerate() {
+        for (shard, share) in ring.shares(1 << 32).into_iter().enumerate() {
             let owned: u64 = moves.iter().filter(|&&(from, ..)| from == shard).map(|&(_, _, n)| n).sum();
             #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in an f64")]
             let owned = owned as f64 / ALL as f64;

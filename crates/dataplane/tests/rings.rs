@@ -81,14 +81,14 @@ fn modula_gives_each_shard_a_slot_for_each_unit_of_weight() {
     // 2^32 = 6 * 715827882 + 4: the first four slots have one hash more.
     let hashes = [715_827_883.0, 3.0 * 715_827_883.0, 2.0 * 715_827_882.0];
     let expected = hashes.map(|hashes: f64| hashes / 4_294_967_296.0);
-    assert_eq!(ring.shares(), expected);
+    assert_eq!(ring.shares(1 << 32), expected);
 }
 
 #[test]
 fn random_takes_a_number_instead_of_a_hash_and_ignores_weights() {
     let ring = Ring::build(Distribution::Random, &named("s", &[9, 1, 1]));
     assert_eq!([0, 1, 2, 3].map(|number| ring.shard(number)), [0, 1, 2, 0]);
-    assert_eq!(ring.shares(), [1.0 / 3.0; 3]);
+    assert_eq!(ring.shares(1 << 32), [1.0 / 3.0; 3]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn one_shard_owns_everything() {
             [0; 3],
             "{name}"
         );
-        assert_eq!(ring.shares(), [1.0], "{name}");
+        assert_eq!(ring.shares(1 << 32), [1.0], "{name}");
     }
 }
 
@@ -121,7 +121,7 @@ proptest! {
     fn shares_are_what_lookups_find(shards in shards(), hashes in prop::collection::vec(any::<u32>(), 2000)) {
         for (name, distribution) in Distribution::ALL {
             let ring = Ring::build(distribution, &shards);
-            let shares = ring.shares();
+            let shares = ring.shares(1 << 32);
             prop_assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{}", name);
             let mut found = vec![0_u16; shards.len()];
             for &hash in &hashes {
@@ -156,5 +156,18 @@ proptest! {
             let owner = after.shard(hash);
             prop_assert!(owner == before.shard(hash) || owner == count);
         }
+    }
+}
+
+#[test]
+fn of_a_hash_with_fifteen_bits_the_first_points_own_all() {
+    let ring = Ring::build(Distribution::Ketama, &named("s", &[1; 3]));
+    let space = HashKind::Crc32.space().expect("its hashes are counted");
+    let mut owned = [0.0; 3];
+    for hash in 0..space as u32 {
+        owned[ring.shard(hash)] += 1.0 / f64::from(space as u32);
+    }
+    for (share, owned) in ring.shares(space).iter().zip(owned) {
+        assert!((share - owned).abs() < 1e-9, "{share} {owned}");
     }
 }

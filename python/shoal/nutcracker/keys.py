@@ -10,10 +10,11 @@ from typing import Any, Final, get_args
 
 from shoal.nutcracker import kinds
 from shoal.nutcracker.kinds import Kind
-from shoal.topology.model import Hash
+from shoal.topology.model import MOST_DATABASES, Hash
 
 HASHES: Final = get_args(Hash)
 DISTRIBUTIONS: Final = ("ketama", "modula", "random")
+MOST_CONNECTIONS: Final = 1024
 
 
 class Required:
@@ -113,12 +114,22 @@ _TABLE = (
         "Sent before the database is selected, so that both may be given together.",
         secret=True,
     ),
-    Key("redis_db", NUMBER, 0, "The database that is selected on every server."),
+    Key(
+        "redis_db",
+        Kind(f"a number, at most {MOST_DATABASES}", kinds.number(most=MOST_DATABASES, why="no Redis has so many")),
+        0,
+        "The database that is selected on every server.",
+        "A client that selects another one gets it; nutcracker closes such a client.",
+    ),
     Key(
         "server_connections",
-        Kind("a number, at least 1", kinds.number(least=1, zero="cannot be 0")),
+        Kind(
+            f"a number from 1 to {MOST_CONNECTIONS}",
+            kinds.number(least=1, most=MOST_CONNECTIONS, zero="cannot be 0", why="one pipelined connection is enough"),
+        ),
         1,
         "How many connections each server gets.",
+        "So many of each worker. A client keeps its own, and so its order; nutcracker lets its requests take turns.",
     ),
     Key(
         "auto_eject_hosts",

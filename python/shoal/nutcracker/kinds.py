@@ -58,15 +58,16 @@ def digits(text: str) -> int | None:
     return int(text) if len(text.lstrip("0")) <= len(str(MOST)) else MOST + 1
 
 
-def number(*, least: int = 0, zero: str = "") -> Callable[[str], int]:
-    """Reads a number; `zero` says what is wrong with 0 where `least` is 1."""
+def number(*, least: int = 0, most: int = MOST, zero: str = "", why: str = "") -> Callable[[str], int]:
+    """Reads a number; `zero` says what is wrong with 0 where `least` is 1, `why` what with more than `most`."""
+    why = why or "beyond it nutcracker's own count overflows"
 
     def read(text: str) -> int:
         value = digits(text)
         if value is None:
             raise BadValueError("is not a number", "decimal digits and nothing else: no sign, no unit")
-        if value > MOST:
-            raise BadValueError("is too large a number", f"at most {MOST}; beyond it nutcracker's own count overflows")
+        if value > most:
+            raise BadValueError("is too large a number", f"at most {most}; {why}")
         if value < least:
             raise BadValueError(zero)
         return value

@@ -38,6 +38,7 @@ DEFAULT_REPLICAS = 1
 DEFAULT_SENTINELS = 3
 DEFAULT_PROXIES = 2
 MOST_NODES = 1000
+MOST_DATABASES = 65535
 
 Hash = Literal[
     "one_at_a_time",
@@ -187,6 +188,7 @@ class Pool(Section):
     hash: Hash = Field("fnv1a_64", description="Which hash of the key.")
     distribution: Literal["ketama", "modula", "random"] = Field("ketama", description="How a hash finds its shard.")
     hash_tag: HashTag | None = Field(None, description="Two characters: only what stands between them is hashed.")
+    database: int = Field(0, ge=0, le=MOST_DATABASES, description="The database of a client that selects none.")
     timeout: Duration = Field(0, description="Longest wait for a shard's reply; 0 is no limit.")
     hold: Hold = Field(Hold(), description="What becomes of requests while their shard has no master.")
     lease: Literal["require", "unsafe", "none"] = Field(

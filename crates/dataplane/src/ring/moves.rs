@@ -12,7 +12,10 @@
 //! inner  | x |  y  | x |  y  | x |  y  | x |  y  | x |  y    counted within each run of the outer
 //! ```
 
-use super::{Continuum, HASHES, Ring};
+use super::{Continuum, Ring};
+
+/// How many hashes there are.
+const HASHES: u64 = 1 << 32;
 
 /// More runs than this to look at (some seconds) are refused. 1000 shards of ketama against 1000 of
 /// modula, the most that a topology can have, need 0.6 of it.
@@ -28,7 +31,7 @@ impl Ring {
     /// # Panics
     /// If `hashes` is more than there are, 2^32.
     pub fn moves(&self, new: &Self, hashes: u64) -> Option<Vec<(usize, usize, u64)>> {
-        assert!(hashes <= HASHES.unsigned_abs(), "a hash has 32 bits");
+        assert!(hashes <= HASHES, "a hash has 32 bits");
         let (old, new) = (Lap::of(self)?, Lap::of(new)?);
         if old.shards.saturating_mul(new.shards) > MOST_PAIRS {
             return None;
@@ -80,7 +83,7 @@ impl Lap {
                 for (&point, &owner) in points.iter().zip(owners) {
                     lap.extend(u64::from(point) + 1, owner as usize);
                 }
-                lap.extend(HASHES.unsigned_abs(), owners[0] as usize);
+                lap.extend(HASHES, owners[0] as usize);
             }
             Continuum::Modula(slots) => {
                 for (end, &owner) in (1..).zip(slots) {
