@@ -41,23 +41,34 @@ fn ejecting(failures: u32) -> impl Fn(&mut PoolConfig) {
 
 /// A plane over servers at these endpoints, of which nobody may listen on some.
 fn plane_over(endpoints: &[Option<Endpoint>], change: impl Fn(&mut PoolConfig)) -> (Plane, Wire) {
+    let (plane, client) = plane_of(endpoints.len(), change);
+    plane
+        .apply(1, &routes(endpoints))
+        .expect("a first snapshot");
+    (plane, client)
+}
+
+/// A plane over so many servers that has not been told yet where they are.
+fn plane_of(servers: usize, change: impl Fn(&mut PoolConfig)) -> (Plane, Wire) {
     let listen = free_port();
-    let names: Vec<String> = (0..endpoints.len()).map(|n| format!("s{n}")).collect();
+    let names: Vec<String> = (0..servers).map(|n| format!("s{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut config = pool("p", listen, &names);
     fixed(&mut config);
     change(&mut config);
     let plane = Plane::new(vec![config], 1).expect("a valid configuration");
     plane.start().expect("a free port");
-    let routes: Vec<RouteSpec> = endpoints
+    (plane, client_at(listen))
+}
+
+fn routes(endpoints: &[Option<Endpoint>]) -> Vec<RouteSpec> {
+    endpoints
         .iter()
         .map(|endpoint| RouteSpec {
             endpoint: endpoint.clone(),
             lease_until: NO_LEASE_NEEDED,
         })
-        .collect();
-    plane.apply(1, &routes).expect("a first snapshot");
-    (plane, client_at(listen))
+        .collect()
 }
 
 #[test]
@@ -107,6 +118,32 @@ fn a_refused_connection_answers_all_that_waits_for_it_and_the_next_request_tries
 fn a_server_without_an_address_is_down() {
     let (_plane, mut client) = plane_over(&[None], |_| {});
     client.send(&get("a"));
+    assert_eq!(client.line(), "-ERR Host is down");
+}
+
+#[test]
+fn a_request_that_is_faster_than_the_first_snapshot_waits_for_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let (plane, mut client) = plane_of(1, |_| {});
+    client.send(&[get("a"), set("a", "1")].concat());
+    thread::sleep(Duration::from_millis(50));
+    plane
+        .apply(1, &routes(&[Some(address.into())]))
+        .expect("a first snapshot");
+    let (stream, _) = listener.accept().expect("the proxy connects");
+    let mut server = Wire::new(stream);
+    assert_eq!(server.request(), ["GET", "a"]);
+    server.send(b"+yes\r\n");
+    assert_eq!(client.line(), "+yes");
+}
+
+#[test]
+fn a_request_that_was_faster_learns_that_its_server_has_no_address() {
+    let (plane, mut client) = plane_of(1, |_| {});
+    client.send(&get("a"));
+    thread::sleep(Duration::from_millis(50));
+    plane.apply(1, &routes(&[None])).expect("a first snapshot");
     assert_eq!(client.line(), "-ERR Host is down");
 }
 

@@ -50,6 +50,9 @@ impl Worker {
         }
         let state = &self.shards[shard];
         if state.fixed && state.endpoint.is_none() {
+            if self.snapshot.epoch == 0 {
+                return Room::Later; // nobody has looked yet where it is
+            }
             // Its name has no address: Twemproxy's word for it.
             return Room::Never(strerror(Errno::HOSTDOWN));
         }

@@ -106,6 +106,8 @@ impl Worker {
             self.preconnect(shard);
         } else if stays && was_fixed && !fixed {
             self.want_lane(shard, first);
+        } else if stays && fixed && self.shards[shard].endpoint.is_none() {
+            self.release(shard); // what came before the first snapshot learns that there is no server
         }
     }
 
