@@ -152,8 +152,11 @@ def test_without_any_sentinel_it_waits_and_says_so(servers: Servers, stack: Stac
     assert status == 503
     assert len(told["reasons"]) == 2
     assert all(reason.endswith("no majority of the sentinels names its master") for reason in told["reasons"])
-    lines = [json.loads(line) for line in proxy.log.read_text().splitlines()]
-    assert sorted(line["event"] for line in lines) == ["proxy_started", *["sentinel_lost"] * 3]
+
+    def events() -> list[str]:
+        return sorted(json.loads(line)["event"] for line in proxy.log.read_text().splitlines())
+
+    wait_until(lambda: events() == ["proxy_started", *["sentinel_lost"] * 3], 5, "each sentinel to be missed once")
     for sentinel in stack.sentinels:
         sentinel.start()
     wait_until(lambda: ask(proxy, "/readyz")[0] == 200, 10, "the proxy to be ready")

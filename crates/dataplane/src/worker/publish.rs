@@ -1,5 +1,5 @@
 //! Shows how things stand: what waits, what is sent, which servers are reached. Once a millisecond, when a
-//! round has written what it could.
+//! round has written what it could; what a worker shows before it sleeps is how it stands.
 
 use super::Worker;
 use crate::backend::Load;
@@ -7,10 +7,11 @@ use crate::client::Gate;
 
 impl Worker {
     pub(super) fn publish(&mut self) {
-        if self.tended_ms != Some(self.now.millis) || self.published_ms == self.tended_ms {
+        self.unpublished = self.published_ms == Some(self.now.millis);
+        if self.unpublished {
             return;
         }
-        self.published_ms = self.tended_ms;
+        self.published_ms = Some(self.now.millis);
         let mut loads = vec![Load::default(); self.shards.len()];
         for (_, backend) in &self.backends {
             loads[backend.shard] += backend.load();
