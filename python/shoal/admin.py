@@ -22,7 +22,6 @@ import contextlib
 import hashlib
 import hmac
 import os
-import socket
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,7 +31,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from shoal.errors import PortInUseError, ShoalError
+from shoal.errors import ShoalError
+from shoal.ports import listen
 from shoal.resp import RespConnection, why
 from shoal.sentinel import FOREVER_NS, NS_PER_MS, LeaseRule
 from shoal.topology import Endpoint
@@ -305,7 +305,7 @@ class AdminServer:
     """Listens from the moment it is made; `run` serves until `stop`."""
 
     def __init__(self, subject: Subject, bind: Endpoint) -> None:
-        self._socket = _listen(bind)
+        self._socket = listen(bind, "the admin HTTP", MOST_CONNECTIONS)
         config = uvicorn.Config(
             application(subject, bind),
             log_config=None,
@@ -329,18 +329,3 @@ class AdminServer:
     def close(self) -> None:
         """Stop listening, when `run` was never called or has ended."""
         self._socket.close()
-
-
-def _listen(bind: Endpoint) -> socket.socket:
-    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(bind)
-        listener.listen(MOST_CONNECTIONS)
-    except OSError as error:
-        listener.close()
-        hint = "stop what uses the port, or give the proxy another one"
-        raise PortInUseError(f"the admin HTTP cannot listen: {error.strerror}", where=str(bind), hint=hint) from error
-    listener.setblocking(False)
-    return listener

@@ -1,8 +1,8 @@
-"""Ports of this machine: free ones for the parts that name none, and a check that nobody else is on the others.
+"""Ports of this machine: free ones for the parts that name none, a check that nobody else is on the others, listeners.
 
 Rule: a port is free if a plain bind succeeds. Proxies listen with SO_REUSEPORT, under which a second one would start
 happily and take half of the first one's clients, so the check comes before anything is started. Called by the
-supervisor; `shoal import` asks for this machine's own address.
+supervisor, and by the admin HTTP and the statistics, which listen; `shoal import` asks for this machine's own address.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from shoal.errors import PortInUseError, StateError
+from shoal.errors import ConfigError, PortInUseError, StateError
+from shoal.plane import resolve
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -75,6 +76,27 @@ def why_not_free(endpoint: Endpoint) -> int | None:
         except OSError as error:
             return error.errno or errno.EIO
     return None
+
+
+def listen(bind: Endpoint, what: str, backlog: int) -> socket.socket:
+    """A listener that does not block; `what` it is for is named when it cannot be had."""
+    found = resolve(bind)
+    if found is None:
+        raise ConfigError(f"the host of {what} has no address", where=str(bind), hint="use an IP address")
+    listener = socket.socket(socket.AF_INET6 if ":" in found.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(found)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        said = f"{what} cannot listen: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            hint = "stop what uses the port, or give it another one"
+            raise PortInUseError(said, where=str(bind), hint=hint) from error
+        raise ConfigError(said, where=str(bind), hint="use an address of this machine") from error
+    listener.setblocking(False)
+    return listener
 
 
 def is_local(address: str) -> bool:

@@ -12,7 +12,6 @@ that does not read costs a place for at most a second. Called by the daemon, whi
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import socket
 import time
@@ -20,9 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
-from shoal.errors import ConfigError, PortInUseError
 from shoal.nutcracker.model import RELEASE, rank
-from shoal.plane import resolve
+from shoal.ports import listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -178,7 +176,7 @@ class StatsServer:
     """Listens from the moment it is made; `run` serves until `stop`."""
 
     def __init__(self, bind: Endpoint, line: Callable[[], str]) -> None:
-        self._socket = _listen(bind)
+        self._socket = listen(bind, "the statistics port", MOST_CONNECTIONS)
         self._line = line
         self._places = asyncio.Semaphore(MOST_CONNECTIONS)
         self._stopped = asyncio.Event()
@@ -220,23 +218,3 @@ class StatsServer:
         finally:
             client.close()
             self._places.release()
-
-
-def _listen(bind: Endpoint) -> socket.socket:
-    found = resolve(bind)
-    if found is None:
-        raise ConfigError("the host of the statistics port has no address", where=str(bind), hint="use an IP address")
-    listener = socket.socket(socket.AF_INET6 if ":" in found.host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(found)
-        listener.listen(MOST_CONNECTIONS)
-    except OSError as error:
-        listener.close()
-        what = f"the statistics port cannot listen: {error.strerror}"
-        if error.errno == errno.EADDRINUSE:
-            hint = "stop what uses the port, or give the statistics another one"
-            raise PortInUseError(what, where=str(bind), hint=hint) from error
-        raise ConfigError(what, where=str(bind), hint="use an address of this machine") from error
-    listener.setblocking(False)
-    return listener

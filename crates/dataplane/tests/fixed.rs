@@ -121,13 +121,22 @@ fn a_server_without_an_address_is_down() {
     assert_eq!(client.line(), "-ERR Host is down");
 }
 
+/// Until a request waits for the first server.
+fn waits(plane: &Plane) {
+    let started = Instant::now();
+    while plane.stats()[0].shards[0].totals.held_requests == 0 {
+        assert!(started.elapsed() < SOON, "never: a request waits");
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn a_request_that_is_faster_than_the_first_snapshot_waits_for_it() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     let (plane, mut client) = plane_of(1, |_| {});
     client.send(&[get("a"), set("a", "1")].concat());
-    thread::sleep(Duration::from_millis(50));
+    waits(&plane);
     plane
         .apply(1, &routes(&[Some(address.into())]))
         .expect("a first snapshot");
@@ -142,7 +151,7 @@ fn a_request_that_is_faster_than_the_first_snapshot_waits_for_it() {
 fn a_request_that_was_faster_learns_that_its_server_has_no_address() {
     let (plane, mut client) = plane_of(1, |_| {});
     client.send(&get("a"));
-    thread::sleep(Duration::from_millis(50));
+    waits(&plane);
     plane.apply(1, &routes(&[None])).expect("a first snapshot");
     assert_eq!(client.line(), "-ERR Host is down");
 }
