@@ -40,7 +40,7 @@ impl Worker {
     fn publish_connections(&self, shard: usize, load: &Load) {
         let state = &self.shards[shard];
         let first = self.snapshot.pool_of(shard).config.lane(0);
-        let connected = state.ready(first).is_some();
+        let connected = state.ready(first).is_some() || state.fixed && state.is_connected();
         // A fixed server is connected when a request needs it: till then nothing speaks against it.
         let reachable = connected || state.fixed && state.endpoint.is_some();
         let counters = &state.counters;
