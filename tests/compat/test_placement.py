@@ -4,7 +4,7 @@ Both read the very same file. Its servers are NumberedServers on loopback addres
 answered with the place of its key; the parts of MGET, MSET, DEL, UNLINK and TOUCH must land where the single keys do.
 In some pools a server is dead and `auto_eject_hosts` is on: compared is the ring that is left.
 
-A failure names its seed: `pytest -p "randomly_seed=SEED"` draws the same configurations.
+A failure names its seed: `pytest --randomly-seed=SEED` draws the same configurations.
 """
 
 from __future__ import annotations
@@ -204,9 +204,10 @@ def short() -> Iterator[Path]:
 
 
 @pytest.fixture
-def seed() -> int:
-    """pytest-randomly sets the generator to the seed that it prints."""
-    return random.getrandbits(32)
+def seed(pytestconfig: pytest.Config) -> int:
+    """The one that pytest-randomly prints."""
+    given = pytestconfig.getoption("randomly_seed", default=None)
+    return given if isinstance(given, int) else random.getrandbits(32)
 
 
 def listens_of(count: int, directory: Path) -> list[Place]:
