@@ -8,30 +8,28 @@ its number, so an owner is read off the reply to a GET. One nutcracker serves on
 distribution. All servers share one port, because a server without alias has its port in its label: with the same
 `--port`, the same nutcracker records the same file. Port 11211 is left out of a label, so one ring uses that.
 
-    python3 tests/compat/record_ring.py --port 21379     # needs nutcracker (Debian: apt install nutcracker)
+    python3 -m tests.compat.record_ring --port 21379     # needs nutcracker (Debian: apt install nutcracker)
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tests.compat.numbered import NumberedServers, Place, label_of, pool_text, rank, request, server_line
+from tests.compat.rivals import NUTCRACKER, connected, program, started
+from tests.harness import LOOPBACK, free_port, free_ports, release_port
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
 VECTORS = Path(__file__).with_name("ring_vectors.json")
-LOOPBACK = "127.0.0.1"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 HASHES = (
     "one_at_a_time",
@@ -48,7 +46,6 @@ HASHES = (
     "jenkins",
 )
 DISTRIBUTIONS = ("ketama", "modula")
-START_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -107,117 +104,30 @@ def keys() -> list[bytes]:
     return list(unique)
 
 
-# --------------------------------------------------------------------------------------------------------- processes
-
-
-class NumberedServer(threading.Thread):
-    """Answers every GET with its own number, so that a client sees where its request went."""
-
-    def __init__(self, number: int, port: int) -> None:
-        super().__init__(daemon=True)
-        self.listener = socket.create_server((address_of(number), port))
-        self.reply = bulk(str(number).encode())
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):  # the listener is shut: the recording is over
-            while True:
-                connection, _ = self.listener.accept()
-                threading.Thread(target=self.answer, args=(connection,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Frees the address: closing alone leaves it bound while `accept` waits."""
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.join()
-        self.listener.close()
-
-    def answer(self, connection: socket.socket) -> None:
-        """Requests come one by one, for the recorder waits for each reply, and fit into one read."""
-        with connection, contextlib.suppress(ConnectionError):
-            while connection.recv(65536):
-                connection.sendall(self.reply)
-
-
-def address_of(number: int) -> str:
-    return f"127.0.71.{number + 1}"
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
-
-
-@contextlib.contextmanager
-def nutcracker(binary: str, config: str, ports: Iterable[int]) -> Iterator[None]:
-    """A running nutcracker with this configuration, listening on `ports`; killed by its pid at the end."""
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "nutcracker.yml"
-        path.write_text(config)
-        (stats,) = free_ports(1)
-        command = [binary, "-c", str(path), "-a", LOOPBACK, "-s", str(stats), "-o", str(path.with_name("log"))]
-        process = subprocess.Popen(command)
-        try:
-            for port in ports:
-                wait_for_port(port, process, path.with_name("log"))
-            yield
-        finally:
-            process.kill()
-            process.wait()
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
-            return
-        time.sleep(0.01)
-    message = f"nutcracker did not start: {log.read_text() if log.exists() else 'no log'}"
-    raise RuntimeError(message)
-
-
 # --------------------------------------------------------------------------------------------------------- recording
 
 
+def place_of(number: int, port: int) -> Place:
+    return f"127.0.71.{number + 1}", port
+
+
 def servers_of(case: RingCase, port: int) -> list[Server]:
-    """The servers in nutcracker's order: by the length of the label, then by its bytes."""
-    port = case.port or port
+    """The servers in nutcracker's order."""
     servers = []
     for number, weight in enumerate(case.weights):
-        address = f"{address_of(number)}:{port}"
-        line = f"{address}:{weight}"
-        label = address_of(number) if port == 11211 else address
-        if case.aliases:
-            label = case.aliases[number]
-            line += f" {label}"
-        servers.append(Server(line, label, weight, number))
-    return sorted(servers, key=lambda server: (len(server.label), server.label.encode()))
+        alias = case.aliases[number] if case.aliases else None
+        place = place_of(number, case.port or port)
+        servers.append(Server(server_line(place, weight, alias), label_of(place, alias), weight, number))
+    return sorted(servers, key=lambda server: rank(server.label))
 
 
-def pool(hash_name: str, distribution: str, listen: int, hash_tag: str | None, servers: Sequence[Server]) -> str:
-    lines = [
-        f"{distribution}_{hash_name}:",
-        f"  listen: {LOOPBACK}:{listen}",
-        f"  hash: {hash_name}",
-        f"  distribution: {distribution}",
-        "  redis: true",
-    ]
-    if hash_tag:
-        lines.append(f'  hash_tag: "{hash_tag}"')
-    lines += ["  servers:", *(f"   - {server.line}" for server in servers)]
-    return "\n".join(lines) + "\n"
-
-
-def bulk(payload: bytes) -> bytes:
-    return b"$%d\r\n%s\r\n" % (len(payload), payload)
-
-
-def owners(listen: int, servers: Sequence[Server], wanted: Sequence[bytes]) -> str:
+def owners(listen: Place, servers: Sequence[Server], wanted: Sequence[bytes]) -> str:
     """For each key a digit: the index, in nutcracker's order, of the server that got its GET."""
     index_of = {server.number: index for index, server in enumerate(servers)}
     found = []
-    with socket.create_connection((LOOPBACK, listen), timeout=5) as client, client.makefile("rb") as replies:
+    with connected(listen) as client, client.makefile("rb") as replies:
         for key in wanted:
-            client.sendall(b"*2\r\n" + bulk(b"GET") + bulk(key))
+            client.sendall(request(b"GET", key))
             header, number = replies.readline(), replies.readline()
             if not header.startswith(b"$"):
                 message = f"nutcracker answered GET {key!r} with {header!r}"
@@ -226,46 +136,53 @@ def owners(listen: int, servers: Sequence[Server], wanted: Sequence[bytes]) -> s
     return "".join(found)
 
 
-def record(case: RingCase, binary: str, port: int, wanted: Sequence[bytes]) -> dict[str, object]:
+def record(case: RingCase, port: int, wanted: Sequence[bytes]) -> dict[str, object]:
     servers = servers_of(case, port)
     pools = [(name, kind) for name in case.hashes for kind in DISTRIBUTIONS]
-    listens = dict(zip(pools, free_ports(len(pools)), strict=True))
-    config = "".join(pool(*of, listen, case.hash_tag, servers) for of, listen in listens.items())
-    started = [NumberedServer(server.number, case.port or port) for server in servers]
-    for server in started:
-        server.start()
-    try:
-        with nutcracker(binary, config, listens.values()):
-            recorded = {
-                kind: {name: owners(listens[name, kind], servers, wanted) for name in case.hashes}
-                for kind in DISTRIBUTIONS
-            }
-    finally:
-        for server in started:
-            server.stop()
+    listens = {of: (LOOPBACK, number) for of, number in zip(pools, free_ports(len(pools)), strict=True)}
+    lines = [server.line for server in servers]
+    config = "".join(
+        pool_text(f"{kind}_{name}", f"{LOOPBACK}:{at[1]}", lines, settings(name, kind, case.hash_tag))
+        for (name, kind), at in listens.items()
+    )
+    places = {server.number: place_of(server.number, case.port or port) for server in servers}
+    everywhere = tuple(listens.values())
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        NumberedServers(places),
+        started(NUTCRACKER, config, everywhere, Path(directory)),
+    ):
+        recorded = {
+            kind: {name: owners(listens[name, kind], servers, wanted) for name in case.hashes} for kind in DISTRIBUTIONS
+        }
+    for _, number in everywhere:
+        release_port(number)
     return {
         "name": case.name,
         "hash_tag": case.hash_tag,
-        "servers": [server.line for server in servers],
+        "servers": lines,
         "shards": [[server.label, server.weight] for server in servers],
         "owners": recorded,
     }
 
 
+def settings(hash_name: str, distribution: str, hash_tag: str | None) -> dict[str, object]:
+    return {"hash": hash_name, "distribution": distribution, "hash_tag": hash_tag and f'"{hash_tag}"'}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Record where the real nutcracker sends keys.")
-    parser.add_argument("--nutcracker", default=shutil.which("nutcracker") or "/usr/sbin/nutcracker")
     parser.add_argument("--port", type=int, default=0, help="port of the servers, part of their labels; 0: a free one")
     options = parser.parse_args()
-    port = options.port or free_ports(1)[0]
-    version = subprocess.run([options.nutcracker, "-V"], capture_output=True, text=True, check=False)
+    port = options.port or free_port()
+    version = subprocess.run([*program(NUTCRACKER), "-V"], capture_output=True, text=True, check=False)
     wanted = keys()
     vectors = {
-        "recorded_by": f"python3 tests/compat/record_ring.py --port {port}",
+        "recorded_by": f"python3 -m tests.compat.record_ring --port {port}",
         "nutcracker": (version.stdout + version.stderr).strip(),
         "reading": "keys are in hexadecimal; owners has a digit for each key, in base 62, an index into shards",
         "keys": [key.hex() for key in wanted],
-        "rings": [record(case, options.nutcracker, port, wanted) for case in RINGS],
+        "rings": [record(case, port, wanted) for case in RINGS],
     }
     VECTORS.write_text(json.dumps(vectors, indent=1) + "\n")
     sys.stdout.write(f"{VECTORS}: {len(RINGS)} rings, {len(wanted)} keys, {VECTORS.stat().st_size} bytes\n")
