@@ -236,14 +236,15 @@ class Process:
 
 @dataclass
 class RedisServer(Process):
-    """A data server on a port of its own. `directives` are redis.conf lines."""
+    """A data server on a port of its own. `directives` are redis.conf lines; a redis.conf that is there is used."""
 
     port: int = 0
     directives: Mapping[str, str] = field(default_factory=dict)
+    host: str = LOOPBACK
 
     @property
     def address(self) -> tuple[str, int]:
-        return (LOOPBACK, self.port)
+        return (self.host, self.port)
 
     @property
     def password(self) -> str | None:
@@ -252,14 +253,14 @@ class RedisServer(Process):
     def client(self, **options: Any) -> redis.Redis:
         options.setdefault("socket_timeout", 2.0)
         options.setdefault("password", self.password)
-        return redis.Redis(host=LOOPBACK, port=self.port, **options)
+        return redis.Redis(host=self.host, port=self.port, **options)
 
     def start(self) -> Self:
         if not self.running():
             self.directory.mkdir(parents=True, exist_ok=True)
             defaults = {
                 "port": str(self.port),
-                "bind": LOOPBACK,
+                "bind": self.host,
                 "dir": str(self.directory),
                 "save": "",
                 "repl-diskless-sync-delay": "0",
@@ -307,7 +308,7 @@ class SentinelServer(RedisServer):
 
     def _lines(self) -> Iterable[str]:
         yield f"port {self.port}"
-        yield f"bind {LOOPBACK}"
+        yield f"bind {self.host}"
         yield f"dir {self.directory}"
         yield from (f"{key} {value}" for key, value in self.directives.items())
         for name, (host, port) in self.masters.items():

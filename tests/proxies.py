@@ -31,14 +31,15 @@ class ProxyServer(Process):
 
     port: int = 0
     admin: int = 0
+    host: str = LOOPBACK
 
     @property
     def address(self) -> tuple[str, int]:
-        return (LOOPBACK, self.port)
+        return (self.host, self.port)
 
     def client(self, **options: Any) -> redis.Redis:
         options.setdefault("socket_timeout", 10.0)
-        return redis.Redis(host=LOOPBACK, port=self.port, **options)
+        return redis.Redis(host=self.host, port=self.port, **options)
 
     def ask(self, path: str) -> Any:
         with urllib.request.urlopen(f"http://{LOOPBACK}:{self.admin}{path}", timeout=5) as answer:

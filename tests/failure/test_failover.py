@@ -6,90 +6,29 @@ The servers are not supervised here: the dead master stays dead, so that what is
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
-from shoal.plane import Ring, ShardSpec
-from shoal.promises import Evidence, judge
-from shoal.sentinel import Timing
-from shoal.stalls import StallWatch
-from shoal.supervisor import ping_period
-from shoal.traffic import Traffic, value_of
 from tests.harness import link_up, wait_until
 from tests.proxies import start_proxy
+from tests.trials import KillTrial, assert_every_promise, ping_as_supervised, shard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from tests.harness import RedisServer, Servers, Stack
+    from shoal.promises import Evidence
+    from tests.harness import Servers, Stack
 
 SHARDS = ("a", "b")
-STEADY = Timing().down_memory / 1000 + 0.5  # seconds of traffic before the kill: a cluster that has settled
-AFTERWARDS = 1.0  # and after writes go on
-
-
-def shard_of() -> Callable[[bytes], str]:
-    ring = Ring([ShardSpec(name, 1) for name in SHARDS], "fnv1a_64", "ketama", "{}")
-    return lambda key: ring.locate(key).shard
-
-
-def homes(masters: Mapping[str, RedisServer], keys: list[str]) -> dict[str, frozenset[str]]:
-    """The shards whose master, asked directly, holds each key with the value that was written."""
-    found: dict[str, set[str]] = {key: set() for key in keys}
-    for shard, master in masters.items():
-        with master.client(socket_timeout=10) as direct:
-            for start in range(0, len(keys), 1000):
-                part = keys[start : start + 1000]
-                values: Any = direct.mget(part)
-                for key, value in zip(part, values, strict=True):
-                    if value == value_of(key).encode():
-                        found[key].add(shard)
-    return {key: frozenset(where) for key, where in found.items()}
-
-
-def wrote_since(traffic: Traffic, shard: str, moment: float) -> bool:
-    return any(one.write and one.outcome == "ok" and one.started > moment for one in traffic.attempts(shard)[-50:])
-
-
-def ping_as_supervised(stack: Stack) -> None:
-    """Give the sentinels the ping period that `shoal up` gives them, or they may take the new master for dead."""
-    for sentinel in stack.sentinels:
-        period = ping_period(sentinel.down_after_ms)
-        if period is not None:
-            with sentinel.client() as client:
-                client.execute_command("SENTINEL", "DEBUG", "ping-period", period)
 
 
 def kill_under_load(servers: Servers, stack: Stack, kill: Callable[[], None]) -> Evidence:
     """Traffic on both shards, `kill` on shard a, traffic until a takes writes again; what was seen."""
     ping_as_supervised(stack)
     proxy = start_proxy(servers, stack)
-    traffic = Traffic(proxy.address, SHARDS, shard_of(), password=None)
-    other = stack.masters["b"]
-    with StallWatch(other.address, [os.getpid(), proxy.pid, other.pid]) as stalls:
-        traffic.start()
-        try:
-            time.sleep(STEADY)
-            killed_at = time.monotonic()
-            kill()
-            wait_until(lambda: wrote_since(traffic, "a", killed_at + 0.5), 15, "shard a to take writes again")
-            time.sleep(AFTERWARDS)
-        finally:
-            traffic.stop()
-    masters = {"a": stack.replicas["a"][0], "b": stack.masters["b"]}
-    assert masters["a"].role() == "master"
-    keys = [key for writer in traffic.writers for key in writer.acknowledged]
-    return Evidence("a", killed_at, {s: traffic.attempts(s) for s in SHARDS}, homes(masters, keys), stalls.seen)
-
-
-def assert_every_promise(evidence: Evidence) -> None:
-    promises = judge(evidence)
-    report = "\n".join(f"{'kept  ' if one.kept else 'BROKEN'} {one.text}: {one.detail}" for one in promises)
-    assert all(one.kept for one in promises), report
+    return KillTrial(proxy, stack.masters, shard_of(SHARDS)).run("a", kill, promoted=stack.replicas["a"][0])
 
 
 @pytest.mark.timeout(90)
@@ -119,7 +58,7 @@ def test_a_revived_master_gets_no_write(servers: Servers) -> None:
     proxy = start_proxy(servers, stack)
     with contextlib.ExitStack() as context:
         client = context.enter_context(proxy.client())
-        key = next(f"{n}:k" for n in range(100) if shard_of()(f"{n}:k".encode()) == "a")
+        key = next(f"{n}:k" for n in range(100) if shard_of(SHARDS)(f"{n}:k".encode()) == "a")
         client.set(key, "before")
         wait_until(lambda: link_up(stack.replicas["a"][0]), 5, "the replica")
         old.pause()
