@@ -6,12 +6,13 @@
     GET /readyz            200 if every shard has an endpoint and a lease; else 503, naming each that has not, and why.
     GET /api/v1/topology   node, epoch, pools, shards, sentinels.
     POST /api/v1/reload    read the file again and serve what it says now: 200 and what changed, 409 and why not.
-                           Query: `plan=1` only says what it would change, `allow_remap=1` lets keys move.
+                           Query, each 0 or 1: `plan` only says what it would change, `allow_remap` lets keys move.
 
 Rule: the one thing it can change is to read the proxy's own file again, and it is bounded (connections, time).
 /healthz and /readyz are open. The API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where
 TOKEN is `admin_token(password)`, so whoever has the password file has it and the password itself never travels; without
-a password it is refused there. A POST needs the header `Shoal-Request`, which no web page can make a browser send.
+a password it is refused there. A POST needs the header `Shoal-Request`, and on loopback a Host that is an address or
+localhost: no web page can make a browser send both, whatever name it has made point here.
 Called by the daemon, which runs it in its own event loop.
 """
 
@@ -36,7 +37,7 @@ from shoal.ports import listen
 from shoal.resp import RespConnection, why
 from shoal.sentinel import FOREVER_NS, NS_PER_MS, LeaseRule
 from shoal.topology import Endpoint
-from shoal.topology.values import is_loopback, is_wildcard
+from shoal.topology.values import is_address, is_loopback, is_wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -261,8 +262,9 @@ def application(subject: Subject, bind: Endpoint) -> Starlette:
     async def reload(request: Request) -> JSONResponse:
         if not _allowed(request, bind, subject.password):
             return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
-        if REQUEST_HEADER not in request.headers:
-            return JSONResponse({"error": f"this needs the header {REQUEST_HEADER}"}, 403)
+        if REQUEST_HEADER not in request.headers or (is_loopback(bind.host) and not _meant_for_loopback(request)):
+            what = f"this needs the header {REQUEST_HEADER}, and to be asked by an address or as localhost"
+            return JSONResponse({"error": what}, 403)
         return await _reloaded(subject, request)
 
     paths = {"/healthz": healthz, "/readyz": readyz, "/api/v1/topology": topology}
@@ -273,7 +275,10 @@ def application(subject: Subject, bind: Endpoint) -> Starlette:
 async def _reloaded(subject: Subject, request: Request) -> JSONResponse:
     if subject.reload is None:
         return JSONResponse({"error": "this proxy cannot reload"}, 409)
-    plan, allow_remap = (request.query_params.get(name) == "1" for name in ("plan", "allow_remap"))
+    wishes = dict(request.query_params)
+    if set(wishes) - {"plan", "allow_remap"} or set(wishes.values()) - {"0", "1"}:
+        return JSONResponse({"error": "known are plan and allow_remap, each 0 or 1"}, 400)
+    plan, allow_remap = (wishes.get(name) == "1" for name in ("plan", "allow_remap"))
     try:
         changes = await subject.reload(plan=plan, allow_remap=allow_remap)
     except ShoalError as error:
@@ -284,6 +289,12 @@ async def _reloaded(subject: Subject, request: Request) -> JSONResponse:
 
 def _verdict(word: str, reasons: list[str]) -> JSONResponse:
     return JSONResponse({word: not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+
+def _meant_for_loopback(request: Request) -> bool:
+    """A browser says the name that it was given: one that a web page has made point to loopback is no address."""
+    host = request.headers.get("host", "127.0.0.1").rsplit(":", 1)[0].strip("[]")
+    return host == "localhost" or is_address(host)
 
 
 def _allowed(request: Request, bind: Endpoint, password: str | None) -> bool:

@@ -13,6 +13,7 @@ that are not as the topology says. Called by `cli.proxy` and `cli.nutcracker`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -20,8 +21,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from shoal.admin import AdminServer, PoolFace, Subject
-from shoal.errors import ShoalError
-from shoal.plane import Plane, resolve
+from shoal.errors import SentinelError, ShoalError
+from shoal.plane import NO_LEASE_NEEDED, Plane, resolve
 from shoal.reload import changes
 from shoal.routes import Routes, Target
 from shoal.serving import Followed, ServedPool, Service
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from shoal.log import Log
+    from shoal.plane import PoolSpec
     from shoal.routes import Key
 
     Handlers = Mapping[signal.Signals, Callable[[], None]]
 
 DRAIN_MS = 2000
+TIE_PATIENCE = 5.0
+FIRST_LOOK = 1.0
+"""How long a start waits for the names of servers; who asks for a server before its name is known is told that it is
+down."""
 
 
 def serve(service: Service, log: Log, load: Callable[[], Service], handlers: Handlers | None = None) -> None:
@@ -49,7 +55,7 @@ def serve(service: Service, log: Log, load: Callable[[], Service], handlers: Han
 
 
 async def tied(service: Service, log: Log) -> Service:
-    """The service with every server of a followed pool tied to one of its sentinels' masters."""
+    """The service with every server of its followed pools tied to a master. Waits for their sentinels."""
     return replace(service, pools=tuple([await _tied(pool, log) for pool in service.pools]))
 
 
@@ -109,13 +115,13 @@ class Daemon:
     async def run(self, handlers: Handlers) -> None:
         """Start, serve, drain."""
         ended = self._signals(handlers)
-        prepared = asyncio.create_task(tied(self._service, self._log), name="tie")
+        prepared = asyncio.create_task(self._prepare(), name="prepare")
         over = asyncio.create_task(ended.wait(), name="ended")
         await asyncio.wait([prepared, over], return_when=asyncio.FIRST_COMPLETED)
         if not prepared.done():
             prepared.cancel()
             return
-        self._service = prepared.result()
+        prepared.result()
         self._open()
         try:
             await self._serve(over)
@@ -127,13 +133,20 @@ class Daemon:
             self._close()
         self._log.event("proxy_stopped", node=self._service.node)
 
+    async def _prepare(self) -> None:
+        """Find out where the servers are, as far as that is soon known."""
+        self._service = await tied(self._service, self._log)
+        self._steering = Steering(self._service, self._log)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK):
+                await self._steering.names.look_up()
+
     # ------------------------------------------------------------------------------------------------ ports
 
     def _open(self) -> None:
         """Take every port, or none."""
         service = self._service
-        self._plane = Plane([_resolved(pool).spec for pool in service.pools], service.workers or os.cpu_count() or 1)
-        self._steering = Steering(service, self._log)
+        self._plane = Plane(_specs(service), service.workers or os.cpu_count() or 1)
         self._routes = Routes(self._plane, keys(service), self._log)
         self._subject = Subject(
             service.node, faces(service, self._steering), self._plane, boot_ns, service.password, self.reload
@@ -143,6 +156,9 @@ class Daemon:
                 self._servers.append(AdminServer(self._subject, service.admin))
             if service.stats is not None:
                 self._servers.append(StatsServer(service.stats, self._stats_line))
+            # Before the first client: servers at fixed addresses are known, masters when a majority names them.
+            if fixed := self._steering.names.targets():
+                self._routes.put(fixed)
             self._plane.start()
         except BaseException:
             self._close()
@@ -175,31 +191,23 @@ class Daemon:
                 return group.create_task(_awaited(work), name=name)
 
             self._start = start
-            await self._first_routes()
+            self._steering.attach(self._routes, start)
+            self._steering.start(start)
             others = [
                 start(self._routes.watch_acks(), "acks"),
                 start(self._grant_wishes(), "reload"),
                 *(start(following.vet(), "vet") for following in self._steering.followings),
             ]
             await over
+            for task in others:
+                task.cancel()  # a reload would listen anew
             self._subject.draining = True
             self._log.event("proxy_draining", node=self._service.node, limit_ms=DRAIN_MS)
             await asyncio.to_thread(self._plane.stop, DRAIN_MS)
-            for task in others:
-                task.cancel()
             await self._steering.stop()
             for server in self._servers:
                 server.stop()
             await asyncio.gather(*servers)
-
-    async def _first_routes(self) -> None:
-        """Servers at fixed addresses are known at once; masters come when a majority names them."""
-        await self._steering.names.look_up()
-        fixed = self._steering.names.targets()
-        if fixed:
-            self._routes.put(fixed)
-        self._steering.attach(self._routes, self._start)
-        self._steering.start(self._start)
 
     def _signals(self, handlers: Handlers) -> asyncio.Event:
         """An event that SIGTERM and SIGINT set; SIGHUP reloads."""
@@ -231,42 +239,64 @@ class Daemon:
         """One reload after the other."""
         while True:
             wish = await self._wishes.get()
+            if wish.done.done():
+                continue  # nobody waits for it any more
             try:
                 found = await self._reload(plan=wish.plan, allow_remap=wish.allow_remap)
             except ShoalError as error:
-                self._log.event("reload_refused", why=[one.what for one in error.each()])
-                if not wish.done.done():
-                    wish.done.set_exception(error)
+                self._refused(wish, error)
+            except Exception as error:  # noqa: BLE001  a bug in a reload must not end a proxy that serves
+                what = f"the reload failed, and nothing has changed: {type(error).__name__}: {error}"
+                self._refused(wish, ShoalError(what, hint="this is a bug in Shoal: please report it"))
             else:
                 if not wish.done.done():
                     wish.done.set_result(found)
 
+    def _refused(self, wish: _Wish, error: ShoalError) -> None:
+        if not wish.plan:
+            self._log.event("reload_refused", why=[_one_line(one) for one in error.each()])
+        if not wish.done.done():
+            wish.done.set_exception(error)
+
     async def _reload(self, *, plan: bool, allow_remap: bool) -> list[str]:
-        service = await tied(self._load(), self._log)
-        found = changes(self._service, service)
-        found.refuse_what_cannot_be(allow_remap=allow_remap)
-        sentences = [*found.sentences, *found.remap]
+        service = await self._tied_soon(await asyncio.to_thread(self._load))
+        found = await asyncio.to_thread(changes, self._service, service)
         if plan:
-            return sentences
+            return found.planned(allow_remap=allow_remap)
+        found.refuse_what_cannot_be(allow_remap=allow_remap)
+        specs = await asyncio.to_thread(_specs, service)
         steering = Steering(service, self._log)
         steering.trust(self._steering)
         steering.start(self._start)
         try:
-            await steering.ready(self._routes.targets)
-            self._swap(service, steering)
+            await steering.ready(self._steering, self._routes.targets)
+            self._swap(service, specs, steering)
         except BaseException:
             await steering.stop()
             raise
+        sentences = [*found.sentences, *found.remap]
         self._log.event("reloaded", node=service.node, changes=sentences)
         self._say_what_is_off(service)
         return sentences
 
-    def _swap(self, service: Service, steering: Steering) -> None:
+    async def _tied_soon(self, service: Service) -> Service:
+        """A reload does not wait for sentinels as a start does: what it would wait for may be mistyped."""
+        try:
+            async with asyncio.timeout(TIE_PATIENCE):
+                return await tied(service, self._log)
+        except TimeoutError:
+            what = f"no majority of the sentinels of some pool has answered within {TIE_PATIENCE:g} s"
+            hint = "see that their addresses in the file are right; the log says which do not answer"
+            raise SentinelError(what, hint=hint) from None
+
+    def _swap(self, service: Service, specs: list[PoolSpec], steering: Steering) -> None:
         """Let the new steering take over, at one moment."""
+        steering.trust(self._steering)
         known, before = steering.targets(), self._routes.targets
         targets = {key: _going_on(known.get(key), before.get(key)) for key in keys(service)}
-        self._routes.replace([_resolved(pool).spec for pool in service.pools], targets)
+        self._routes.replace(specs, targets)
         old, self._steering, self._service = self._steering, steering, service
+        old.detach()
         steering.attach(self._routes, self._start)
         self._subject.pools = faces(service, steering)
         self._subject.password = service.password
@@ -279,10 +309,24 @@ def keys(service: Service) -> list[Key]:
 
 
 def _going_on(now: Target | None, before: Target | None) -> Target:
-    """A shard that has no master for the moment stays where it was, without a lease."""
-    if now is not None and now.endpoint is not None:
-        return now
-    return Target(None) if before is None else Target(before.endpoint)
+    """What a shard begins with: no longer a lease on the same server than it had, and if it has no master for the
+    moment, the server that it had, without a lease. A fixed server whose name has no address has none."""
+    now = now or Target(None)
+    if before is None or now.endpoint == before.endpoint:
+        return now if before is None else now._replace(lease_until_ns=min(now.lease_until_ns, before.lease_until_ns))
+    followed_and_lost = now.endpoint is None and now.lease_until_ns != NO_LEASE_NEEDED
+    return Target(before.endpoint) if followed_and_lost else now
+
+
+def _specs(service: Service) -> list[PoolSpec]:
+    """What the workers are told, with the addresses of hosts that pools listen on; may ask a name server."""
+    return [_resolved(pool).spec for pool in service.pools]
+
+
+def _one_line(error: ShoalError) -> str:
+    """An error for the log: after a signal there is no other place."""
+    details = [f"at {error.where}" if error.where else "", f"hint: {error.hint}" if error.hint else ""]
+    return "; ".join([error.what, *filter(None, details)])
 
 
 def _resolved(pool: ServedPool) -> ServedPool:

@@ -98,6 +98,10 @@ class Follower:
             for shard, name in pool.masters.items()
         }
 
+    def detach(self) -> None:
+        """Write no more: another follower does."""
+        self._sink = None
+
     def attach(self, sink: Sink, written: Mapping[Key, Target]) -> None:
         """Write to these routes from now on. What they hold of its shards already is `written`."""
         self._sink = sink
@@ -122,7 +126,8 @@ class Follower:
                     self._written[key] = target.lease_until_ns
                     sink.renew(key, target.lease_until_ns)
             return
-        epoch = sink.put(targets)
+        # a shard whose master is not known yet stays where it was
+        epoch = sink.put({key: target for key, target in targets.items() if target.endpoint is not None})
         self._written = {key: target.lease_until_ns for key, target in targets.items()}
         before, self._committed = self._committed, committed
         for name, master in committed.items():

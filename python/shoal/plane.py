@@ -240,10 +240,12 @@ def _address(endpoint: Endpoint | UnixSocket | None) -> str | None:
     return str(endpoint)
 
 
-def resolve(endpoint: Endpoint) -> Endpoint | None:
-    """The endpoint with its host's first address; None if the name has none now. Asks the name server: it may wait."""
+def resolve(endpoint: Endpoint, kept: Endpoint | None = None) -> Endpoint | None:
+    """The endpoint with an address of its host: `kept` while that is among them, else the first; None if the name has
+    none now. Asks the name server: it may wait."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: what cannot even be asked for, such as a label of 64 signs
         return None
-    return Endpoint(str(found[0][4][0]), endpoint.port)
+    addresses = [str(entry[4][0]) for entry in found]
+    return kept if kept is not None and kept.host in addresses else Endpoint(addresses[0], endpoint.port)

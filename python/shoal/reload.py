@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _RING = frozenset({"shards", "hash", "distribution", "hash_tag"})
 _SECRET = frozenset({"password", "backend_password"})
 _WORDS = {
+    "shards": "weights",
+    "hash": "hash",
+    "distribution": "distribution",
+    "hash_tag": "hash tag",
     "listen": "listens on",
     "fixed": "ejection or preconnect",
     "twemproxy_words": "the words of AUTH",
@@ -46,6 +50,13 @@ class Changes:
     sentences: tuple[str, ...]
     restart: tuple[str, ...]
     remap: tuple[str, ...]
+
+    def planned(self, *, allow_remap: bool) -> list[str]:
+        """All of it, for somebody who only asks; what stands against it comes last."""
+        against = [f"refused: {what} cannot change while the proxy runs" for what in self.restart]
+        if not allow_remap:
+            against += [f"refused without --allow-remap: {what}" for what in self.remap]
+        return [*self.sentences, *(self.remap if allow_remap else ()), *against]
 
     def refuse_what_cannot_be(self, *, allow_remap: bool) -> None:
         """ConfigError for what stands against the reload."""
@@ -106,13 +117,23 @@ def _settings(old: ServedPool, new: ServedPool) -> Iterator[str]:
         word = _WORDS.get(setting.name)
         if was == is_now or word is None:
             continue
-        if setting.name in _SECRET:
+        if setting.name == "shards":
+            yield from _weights(name, old.spec, new.spec)
+        elif setting.name in _SECRET:
             yield f"{name}: {word} is another one"
         elif setting.name == "fixed":
             yield f"{name}: {word} changes"
         else:
             yield f"{name}: {word} {was} is now {is_now}"
     yield from _sources(name, old, new)
+
+
+def _weights(name: str, old: PoolSpec, new: PoolSpec) -> Iterator[str]:
+    before = {shard.name: shard.weight for shard in old.shards}
+    for shard in new.shards:
+        was = before.get(shard.name, shard.weight)
+        if was != shard.weight:
+            yield f'{name}: shard "{shard.name}" has weight {shard.weight} instead of {was}'
 
 
 def _sources(name: str, old: ServedPool, new: ServedPool) -> Iterator[str]:
@@ -146,6 +167,7 @@ def _places(pool: ServedPool) -> dict[str, str]:
 
 
 def _remap(old: ServedPool, new: ServedPool) -> Iterator[str]:
+    yield from _taken_over(old, new)
     if all(getattr(old.spec, name) == getattr(new.spec, name) for name in _RING):
         return
     found = compare(_ring(old.spec), _ring(new.spec))
@@ -156,6 +178,20 @@ def _remap(old: ServedPool, new: ServedPool) -> Iterator[str]:
         return
     share = percent(found.keys.moved, exact=found.keys.exact)
     yield f'pool "{old.name}": {share} of the keys would be looked for on another shard'
+
+
+def _taken_over(old: ServedPool, new: ServedPool) -> Iterator[str]:
+    """Shards whose keys lie where another shard's are looked for: a server that had another shard's place, or another
+    master than the one that sentinels call by the same name."""
+    places, others = _places(old), _places(new)
+    shard_at = {place: shard for shard, place in places.items()}
+    followed = isinstance(old.source, Followed) and isinstance(new.source, Followed)
+    for shard, place in others.items():
+        was = shard_at.get(place, shard)
+        if was != shard:
+            yield f'pool "{old.name}": shard "{shard}" would be {place}, which was shard "{was}"'
+        elif followed and places.get(shard, place) != place:
+            yield f'pool "{old.name}": shard "{shard}" would be {place} instead of {places[shard]}'
 
 
 def _ring(spec: PoolSpec) -> RingSpec:

@@ -44,7 +44,7 @@ class RespConnection:
             if isinstance(endpoint, UnixSocket):
                 reader, writer = await asyncio.open_unix_connection(endpoint.path)
             else:
-                reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+                reader, writer = await _connect(endpoint)
             connection = cls(endpoint, reader, writer)
             try:
                 if password is not None:
@@ -103,8 +103,16 @@ class RespConnection:
         self.close()
 
 
+async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_connection(endpoint.host, endpoint.port)
+    except UnicodeError as error:  # such as a label of 64 signs
+        raise ConnectionError(f"{endpoint.host} cannot be a host's name: {error}") from None
+
+
 def why(error: OSError) -> str:
     """An OSError in a few words, for logs and views."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return (os.strerror(error.errno) if error.errno else str(error)) or type(error).__name__
+    known = error.errno is not None and error.errno > 0  # those of a name server are below
+    return (os.strerror(error.errno or 0) if known else error.strerror or str(error)) or type(error).__name__

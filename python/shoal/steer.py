@@ -11,7 +11,7 @@ masters while the old one goes on steering, and only then swaps them. Called by 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from shoal.sentinel import LeaseRule, Master, View
 from shoal.serving import AtAddresses, Followed, ServedPool, Service
 from shoal.topology import Endpoint
 from shoal.topology.values import is_address
-from shoal.watch import Watch
+from shoal.watch import Watch, boot_ns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -43,7 +43,7 @@ class Group:
     """The pools that follow the same sentinels."""
 
     sentinels: tuple[Endpoint, ...]
-    password: str | None
+    password: str | None = field(repr=False)
     pools: tuple[PoolRule, ...]
 
     @property
@@ -89,11 +89,26 @@ class Following:
             lease=group.rule,
         )
 
-    def trust(self, before: View) -> None:
-        """Begin with the masters that an earlier watch of the same sentinels had committed."""
-        for name, master in before.masters.items():
-            if name in self.watch.view.masters and master.endpoint is not None:
+    def trust(self, earlier: Following) -> None:
+        """Know at least what an earlier watch of some of the same sentinels has committed."""
+        if not set(earlier.group.sentinels) & set(self.group.sentinels):
+            return
+        for name, master in earlier.watch.view.masters.items():
+            mine = self.watch.view.masters.get(name)
+            if mine is not None and master.endpoint is not None and master.config_epoch > mine.config_epoch:
                 self.watch.confirm(name, Master(master.endpoint, master.config_epoch))
+
+    def has_heard(self, earlier: Following) -> bool:
+        """Whether every sentinel that the earlier watch reaches has answered this one too: what it knows of a
+        failover must not be forgotten."""
+        mine = self.watch.view.sentinels
+        reached = [at for at, sentinel in earlier.watch.view.sentinels.items() if sentinel.reachable and at in mine]
+        return all(mine[at].last_seen_ns is not None for at in reached)
+
+    def may_be_written(self) -> bool:
+        """Whether every master is known and has a lease."""
+        targets = self.follower.targets()
+        return bool(targets) and all(target.endpoint and target.lease_until_ns for target in targets.values())
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -121,44 +136,53 @@ class Names:
             (pool, shard): address for pool, source in pools.items() for shard, address in source.servers.items()
         }
         self._log = log
-        self._found: dict[Key, Address | None] = {}
+        self._found: dict[Key, Address | None] = {
+            key: address for key, address in self._addresses.items() if not _named(address)
+        }
+        self._sink: Routes | None = None
+
+    def trust(self, earlier: Names) -> None:
+        """Begin with the addresses that an earlier look-up has found for the same names."""
+        for key, address in self._addresses.items():
+            if key not in self._found and earlier._addresses.get(key) == address:
+                self._found[key] = earlier._found.get(key)
 
     def targets(self) -> dict[Key, Target]:
         return {key: Target(self._found.get(key), NO_LEASE_NEEDED) for key in self._addresses}
 
     async def look_up(self) -> bool:
-        """Look every name up once; whether one has another address than before. The last one is kept for one that
-        has none now."""
-        wanted = {key: address for key, address in self._addresses.items() if key not in self._found or _named(address)}
-        answers = await asyncio.gather(*(_look_up(address) for address in wanted.values()))
-        changed = False
-        for (key, address), found in zip(wanted.items(), answers, strict=True):
-            before = self._found.get(key)
-            if found is None and key not in self._found:
-                self._log.event("name_unknown", pool=key[0], shard=key[1], server=str(address))
-            elif found is not None and found != before:
-                if _named(address):
-                    self._log.event("name_found", pool=key[0], shard=key[1], server=str(address), address=str(found))
-                changed = True
-            self._found[key] = found or before
-        return changed
+        """Look every name up once; whether one has another address than before."""
+        names = {key: address for key, address in self._addresses.items() if _named(address)}
+        return any(await asyncio.gather(*(self._look_up(*name) for name in names.items())))
+
+    async def _look_up(self, key: Key, address: Address) -> bool:
+        """The last address is kept of a name that has none now."""
+        new, before = key not in self._found, self._found.get(key)
+        kept = before if isinstance(before, Endpoint) else None
+        found = await asyncio.to_thread(resolve, address, kept) if isinstance(address, Endpoint) else address
+        self._found[key] = found or before
+        if found is None and new:
+            self._log.event("name_unknown", pool=key[0], shard=key[1], server=str(address))
+        if found is None or found == before:
+            return False
+        self._log.event("name_found", pool=key[0], shard=key[1], server=str(address), address=str(found))
+        return True
 
     async def run(self, sink: Routes) -> None:
-        """Look names up again and again until cancelled."""
+        """Look names up again and again, until cancelled or detached."""
+        self._sink = sink
         while any(map(_named, self._addresses.values())):
+            if await self.look_up() and self._sink is not None:
+                self._sink.put(self.targets())
             await asyncio.sleep(NAMES_PERIOD)
-            if await self.look_up():
-                sink.put(self.targets())
+
+    def detach(self) -> None:
+        """Write no more: another look-up does."""
+        self._sink = None
 
 
 def _named(address: Address) -> bool:
     return isinstance(address, Endpoint) and not is_address(address.host)
-
-
-async def _look_up(address: Address) -> Address | None:
-    if isinstance(address, Endpoint) and _named(address):
-        return await asyncio.to_thread(resolve, address)
-    return address
 
 
 class Steering:
@@ -185,39 +209,53 @@ class Steering:
         return known
 
     def trust(self, before: Steering) -> None:
-        """Begin with what an earlier steering knew from the same sentinels."""
+        """Know at least what an earlier steering knows."""
+        self.names.trust(before.names)
         for following in self.followings:
             for earlier in before.followings:
-                if set(earlier.group.sentinels) == set(following.group.sentinels):
-                    following.trust(earlier.watch.view)
+                following.trust(earlier)
 
     def start(self, start: Callable[[Awaitable[None], str], asyncio.Task[None]]) -> None:
         """Begin to listen to the sentinels."""
         self._tasks += [start(following.run(), "steer") for following in self.followings]
 
-    async def ready(self, known: Mapping[Key, Target]) -> None:
-        """Wait until every master is known and may be written to, as far as it takes no longer than usual.
+    async def ready(self, before: Steering, served: Mapping[Key, Target]) -> None:
+        """Wait until this knows all that the steering before it does, and every master may be written to.
 
-        A shard in `known` may be without a master for now; one that is new may not: SentinelError.
+        A shard that cannot be written to now, by `served`, need not be so yet; anything else is a SentinelError.
         """
-        await self.names.look_up()
         try:
             async with asyncio.timeout(READY_PATIENCE):
+                await self.names.look_up()
                 for following in self.followings:
                     await following.vet()
-                while not self._all_may_be_written():  # noqa: ASYNC110  a view is no event
+                while not self._knows_enough(before):  # noqa: ASYNC110  a view is no event
                     await asyncio.sleep(VET_LOOK)
         except TimeoutError:
-            for (pool, shard), target in self._followed().items():
-                if target.endpoint is None and known.get((pool, shard), Target(None)).endpoint is None:
-                    what = f'pool "{pool}": no majority of its sentinels names a master for shard "{shard}"'
-                    raise SentinelError(what, hint="`sentinel monitor` it at all of them first") from None
+            self._refuse_to_lose(before, served)
 
-    def _all_may_be_written(self) -> bool:
-        return all(target.endpoint and target.lease_until_ns for target in self._followed().values())
+    def _knows_enough(self, before: Steering) -> bool:
+        heard = all(mine.has_heard(earlier) for mine in self.followings for earlier in before.followings)
+        return heard and all(following.may_be_written() for following in self.followings)
 
-    def _followed(self) -> dict[Key, Target]:
-        return {key: target for following in self.followings for key, target in following.follower.targets().items()}
+    def _refuse_to_lose(self, before: Steering, served: Mapping[Key, Target]) -> None:
+        """Say what would be worse than before; nothing, if some master is just not there."""
+        now_ns = boot_ns()
+        for following in self.followings:
+            watch = following.watch
+            silent = [str(at) for at, sentinel in watch.view.sentinels.items() if sentinel.last_seen_ns is None]
+            if 2 * len(silent) >= len(watch.sentinels):
+                what = f"no majority of the sentinels answers: {', '.join(silent)} do not"
+                raise SentinelError(what, hint="see that their addresses are right and that they are up")
+            if not all(following.has_heard(earlier) for earlier in before.followings):
+                raise SentinelError(f"{', '.join(silent)} did not answer in time", hint="try again in a moment")
+            for pool in following.group.pools:
+                for shard, name in pool.masters.items():
+                    was = served.get((pool.name, shard))
+                    if watch.view.masters[name].lease(pool.lease) > now_ns or (was and was.lease_until_ns <= now_ns):
+                        continue
+                    what = f'pool "{pool.name}" shard "{shard}": {watch.view.masters[name].hold_reason}'
+                    raise SentinelError(what, hint="the sentinels must watch it, and vouch for its master")
 
     def attach(self, sink: Routes, start: Callable[[Awaitable[None], str], asyncio.Task[None]]) -> None:
         """Write to these routes from now on; they hold what is known already."""
@@ -225,6 +263,12 @@ class Steering:
             written = {key: sink.targets[key] for key in following.follower.targets()}
             following.follower.attach(sink, written)
         self._tasks.append(start(self.names.run(sink), "names"))
+
+    def detach(self) -> None:
+        """Write no more."""
+        for following in self.followings:
+            following.follower.detach()
+        self.names.detach()
 
     async def stop(self) -> None:
         for task in self._tasks:

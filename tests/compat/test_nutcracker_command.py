@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.compat.record_ring import NumberedServer, bulk
-from tests.compat.record_stats import read_line
+from tests.compat.numbered import NumberedServers, bulk
 from tests.harness import LOOPBACK, free_port, have, wait_until
 
 if TYPE_CHECKING:
@@ -178,12 +177,14 @@ def command(request: pytest.FixtureRequest) -> Command:
 def servers() -> Iterator[int]:
     """The port of two servers, on 127.0.71.1 and .2, that answer every GET."""
     port = free_port()
-    started = [NumberedServer(number, port) for number in range(2)]
-    for server in started:
-        server.start()
-    yield port
-    for server in started:
-        server.stop()
+    with NumberedServers({number: (f"127.0.71.{number + 1}", port) for number in range(2)}):
+        yield port
+
+
+def read_line(port: int) -> bytes:
+    """What a statistics port says."""
+    with socket.create_connection((LOOPBACK, port), timeout=5) as connection, connection.makefile("rb") as said:
+        return said.read()
 
 
 def get(port: int, *keys: str) -> None:

@@ -19,7 +19,7 @@ MAX_PATH_BYTES = 107
 
 _MAX_MODE = 0o777
 _MEMCACHED_PORT = 11211
-_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+_HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _DIGITS = re.compile(r"[0-9]+")
 
 _LISTEN_FORM = '"hostname:port" format string'
