@@ -293,3 +293,63 @@ def test_a_topology_is_read_again_too(servers: Servers) -> None:
         answers = {str(wire.call("SET", f"k{n}", "v")) for n in range(12)}
     assert any(answer.startswith('MASTERDOWN shard "a" has no master: held 0.3 s') for answer in answers)
     assert topology_of(stack, proxy)["cluster"] == "trial"
+
+
+def test_sentinels_that_do_not_answer_are_refused_and_the_mended_file_is_read(servers: Servers) -> None:
+    stack = servers.stack(("a",))
+    masters = {"a": stack.masters["a"].port}
+    proxy = start_nutcracker_proxy(servers, pool(masters))
+    nobody = [free_port() for _ in range(3)]
+    proxy.write(pool(masters, *sentinels(nobody)))
+    refused = reload(proxy)
+    assert refused.returncode == 2
+    assert "no majority of the sentinels" in refused.stderr
+    with Wire(proxy.address) as wire:
+        assert wire.call("SET", "k", "1") == "OK"
+        proxy.write(pool(masters, *sentinels([one.port for one in stack.sentinels])))
+        assert reload(proxy).returncode == 0
+        assert wire.call("SET", "k", "2") == "OK"
+
+
+def test_a_topology_with_deaf_sentinels_is_refused(servers: Servers) -> None:
+    stack = servers.stack(("a", "b"))
+    proxy = start_proxy(servers, stack)
+    file = proxy.directory / "shoal.yaml"
+    sections = json.loads(file.read_text())
+    sections["sentinel"]["nodes"] = [f"here:{free_port()}" for _ in range(3)]
+    file.write_text(json.dumps(sections))
+    argv = [str(SHOAL), "reload", "-f", str(file)]
+    refused = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 2
+    assert "no majority of the sentinels answers" in refused.stderr
+    with Wire(proxy.address) as wire:
+        assert {str(wire.call("SET", f"k{n}", "v")) for n in range(12)} == {"OK"}
+
+
+def test_servers_that_change_places_would_move_keys(servers: Servers, two: dict[str, RedisServer]) -> None:
+    proxy = start_nutcracker_proxy(servers, pool(ports(two)))
+    proxy.write(pool({"s1": two["s2"].port, "s2": two["s1"].port}))
+    refused = reload(proxy)
+    assert refused.returncode == 2
+    assert 'shard "s1" would be at' in refused.stderr
+    assert 'which was shard "s2"' in refused.stderr
+
+
+def test_a_reload_while_a_shard_has_no_master_changes_the_rest(servers: Servers) -> None:
+    stack = servers.stack(("a", "b"))
+    listed = sentinels([one.port for one in stack.sentinels])
+    masters = {shard: server.port for shard, server in stack.masters.items()}
+    proxy = start_nutcracker_proxy(servers, pool(masters, *listed))
+    for server in (stack.masters["a"], *stack.replicas["a"]):
+        server.kill()
+
+    def held() -> bool:
+        return not proxy.ask("/api/v1/topology")["pools"]["main"]["shards"]["a"]["writable"]
+
+    wait_until(held, 5, "the shard to have no lease")
+    proxy.write(pool(masters, "client_connections: 77", *listed))
+    done = reload(proxy)
+    assert done.returncode == 0, done.stderr
+    assert "clients at most 0 is now 77" in done.stdout
+    shards = proxy.ask("/api/v1/topology")["pools"]["main"]["shards"]
+    assert (shards["a"]["writable"], shards["b"]["writable"]) == (False, True)

@@ -11,7 +11,7 @@ import pytest
 
 from shoal import admin
 from shoal.admin import AdminServer, PoolFace, Subject, admin_token, application, unready
-from shoal.errors import PortInUseError
+from shoal.errors import ConfigError, PortInUseError, ShoalError
 from shoal.sentinel import LeaseRule, Master
 from shoal.topology import Endpoint
 from tests.unit.sentinels import MS, NEW, OLD, S1, SENTINELS, SHARD, event, poll, reducer, report, settled, view_of
@@ -67,9 +67,15 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 async def get(of: Subject, path: str, *, bind: Endpoint = LOOPBACK, token: str | None = None) -> tuple[int, Any]:
     """One GET, without a socket."""
+    return await ask(of, "GET", path, bind, {} if token is None else {"authorization": f"Bearer {token}"})
+
+
+async def ask(of: Subject, method: str, path: str, bind: Endpoint, given: dict[str, str]) -> tuple[int, Any]:
     sent: list[Any] = []
-    headers = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
-    scope = {"type": "http", "method": "GET", "path": path, "headers": headers, "query_string": b"", "root_path": ""}
+    path, _, query = path.partition("?")
+    headers = [(name.encode(), value.encode()) for name, value in given.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "root_path": ""}
+    scope["query_string"] = query.encode()
 
     async def receive() -> Any:
         return {"type": "http.request"}
@@ -190,6 +196,67 @@ async def test_outside_loopback_without_a_password_the_api_is_closed() -> None:
 async def test_health_and_readiness_are_open_everywhere(pinged: list[str]) -> None:
     assert (await get(subject(password=PASSWORD), "/healthz", bind=OUTSIDE))[0] == 200
     assert (await get(subject(password=PASSWORD), "/readyz", bind=OUTSIDE))[0] == 200
+
+
+RELOAD = "/api/v1/reload"
+
+
+class Reloads:
+    """Stands for the daemon's reload: remembers what it was asked for."""
+
+    def __init__(self, error: ShoalError | None = None) -> None:
+        self.asked: list[tuple[bool, bool]] = []
+        self.error = error
+
+    async def __call__(self, *, plan: bool, allow_remap: bool) -> list[str]:
+        self.asked.append((plan, allow_remap))
+        if self.error is not None:
+            raise self.error
+        return ["it changes"]
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"), [("", (False, False)), ("?plan=1", (True, False)), ("?plan=0&allow_remap=1", (False, True))]
+)
+async def test_a_reload_is_asked_for_as_the_query_says(query: str, asked: tuple[bool, bool]) -> None:
+    reloads = Reloads()
+    status, body = await ask(subject(reload=reloads), "POST", RELOAD + query, LOOPBACK, {"shoal-request": "1"})
+    assert (status, body["changes"], body["applied"]) == (200, ["it changes"], not asked[0])
+    assert reloads.asked == [asked]
+
+
+@pytest.mark.parametrize("query", ["?plan=true", "?plan=", "?dry_run=1"])
+async def test_a_query_that_is_not_understood_reloads_nothing(query: str) -> None:
+    reloads = Reloads()
+    status, _ = await ask(subject(reload=reloads), "POST", RELOAD + query, LOOPBACK, {"shoal-request": "1"})
+    assert (status, reloads.asked) == (400, [])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 403),
+        ({"shoal-request": "1", "host": "evil.example:22180"}, 403),
+        ({"shoal-request": "1", "host": "localhost:22180"}, 200),
+        ({"shoal-request": "1", "host": "[::1]:22180"}, 200),
+    ],
+)
+async def test_no_web_page_can_reload(headers: dict[str, str], status: int) -> None:
+    assert (await ask(subject(reload=Reloads()), "POST", RELOAD, LOOPBACK, headers))[0] == status
+
+
+async def test_outside_loopback_a_reload_wants_the_token() -> None:
+    of, headers = subject(reload=Reloads(), password=PASSWORD), {"shoal-request": "1", "host": "proxy1"}
+    assert (await ask(of, "POST", RELOAD, OUTSIDE, headers))[0] == 401
+    headers["authorization"] = f"Bearer {admin_token(PASSWORD)}"
+    assert (await ask(of, "POST", RELOAD, OUTSIDE, headers))[0] == 200
+
+
+async def test_a_reload_that_is_refused_says_why_where_and_what_to_do() -> None:
+    reloads = Reloads(ConfigError("it cannot be", where="n.yml:3:1", hint="mend it"))
+    status, body = await ask(subject(reload=reloads), "POST", RELOAD, LOOPBACK, {"shoal-request": "1"})
+    assert status == 409
+    assert body["errors"] == [{"error": "it cannot be", "where": "n.yml:3:1", "hint": "mend it"}]
 
 
 def test_the_password_is_not_in_the_token() -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from shoal.config import parse
+from shoal.daemon import _going_on as going_on
 from shoal.errors import SentinelError
 from shoal.follow import Follower, PoolRule
 from shoal.log import EVENTS, Log, LogFormat
-from shoal.plane import PoolSpec, Route
+from shoal.plane import NO_LEASE_NEEDED, PoolSpec, Route
 from shoal.routes import Routes, Target
 from shoal.sentinel import FOREVER_NS, LeaseRule, Linked, Master, Observation, Tilted, View
 from shoal.serving import Followed, of_layout
@@ -118,6 +119,39 @@ def test_a_pool_without_leases_gets_one_that_never_ends() -> None:
     plane, one = FakePlane(), settled()
     follower(plane, Lines(), lease=LeaseRule.NONE).take(view_of(one, 99_999))
     assert plane.snapshots[0][1] == [Route(POOL, SHARD, OLD, FOREVER_NS)]
+
+
+def test_a_shard_whose_master_is_not_known_yet_stays_where_it_was() -> None:
+    plane, one, lines = FakePlane(), settled(), Lines()
+    routes = Routes(plane, [(POOL, SHARD), (POOL, "other")], lines.log)
+    routes.put({(POOL, "other"): Target(NEW, 5)})
+    rule = PoolRule(POOL, {SHARD: SHARD}, LeaseRule.REQUIRE)
+
+    async def role_of(_endpoint: Endpoint) -> str:
+        return "master"
+
+    Follower([rule], role_of, lines.log, routes).take(view_of(one, 1))
+    assert routes.targets[POOL, "other"] == Target(NEW, 5)
+    assert routes.targets[POOL, SHARD].endpoint == OLD
+
+
+def test_a_follower_that_is_detached_writes_nothing() -> None:
+    plane, one = FakePlane(), settled()
+    follow = follower(plane, Lines())
+    follow.take(view_of(one, 1))
+    follow.detach()
+    one.observe(event(S1, 60, "+try-failover"))
+    follow.take(view_of(one, 61))
+    assert (len(plane.snapshots), plane.renewed) == (1, [])
+
+
+def test_what_a_shard_goes_on_with_after_a_reload() -> None:
+    lost, fixed = Target(None), Target(None, NO_LEASE_NEEDED)
+    assert going_on(Target(NEW, 9), Target(OLD, 5)) == Target(NEW, 9)
+    assert going_on(Target(OLD, 9), Target(OLD, 0)) == Target(OLD, 0), "a lease that is broken stays broken"
+    assert going_on(lost, Target(OLD, 5)) == Target(OLD, 0), "no master for the moment: where it was, without a lease"
+    assert going_on(fixed, Target(OLD, NO_LEASE_NEEDED)) == fixed, "a name without an address is down, not held"
+    assert going_on(None, None) == Target(None)
 
 
 async def running(follow: Follower, watch: Watch, seconds: float) -> None:
