@@ -96,13 +96,13 @@ def changes(old: Service, new: Service) -> Changes:
 
 def _process(old: Service, new: Service) -> Iterator[str]:
     for word, was, is_now in (
-        ("the number of workers", old.workers, new.workers),
-        ("the admin port", old.admin, new.admin),
-        ("the port of the statistics", old.stats, new.stats),
+        ("the number of workers", old.workers or "default", new.workers or "default"),
+        ("the admin port", old.admin or "none", new.admin or "none"),
+        ("the port of the statistics", old.stats or "none", new.stats or "none"),
         ("the node's name", old.node, new.node),
     ):
         if was != is_now:
-            yield f"{word} ({was or 'default'} to {is_now or 'default'})"
+            yield f"{word} ({was} to {is_now})"
 
 
 def _database(old: ServedPool, new: ServedPool) -> Iterator[str]:

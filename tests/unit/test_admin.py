@@ -74,8 +74,8 @@ async def ask(of: Subject, method: str, path: str, bind: Endpoint, given: dict[s
     sent: list[Any] = []
     path, _, query = path.partition("?")
     headers = [(name.encode(), value.encode()) for name, value in given.items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": headers, "root_path": ""}
-    scope["query_string"] = query.encode()
+    asked = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "root_path": ""}
+    scope = {**asked, "headers": headers}
 
     async def receive() -> Any:
         return {"type": "http.request"}

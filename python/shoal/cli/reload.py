@@ -39,14 +39,22 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     allow_remap: Annotated[
         bool, typer.Option("--allow-remap", help="Also if keys would be looked for on another shard.")
     ] = False,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file", metavar="FILE", help="With --admin outside loopback: the password of that proxy."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Let running proxies read their file again."""
     printer = Printer()
     proxies = _at(admin) if admin is not None else _of_topology(file, directory, node)
+    query = urlencode({"plan": int(plan), "allow_remap": int(allow_remap)})
+    headers = {"Shoal-Request": "reload", **_authorization(password_file)}
     answers = []
     for name, endpoint in proxies.items():
-        answer = _reload(name, endpoint, {"plan": int(plan), "allow_remap": int(allow_remap)})
+        answer = _reload(name, endpoint, query, headers)
         answers.append(answer)
         if not as_json:
             _show(printer, name, answer, plan=plan)
@@ -60,6 +68,19 @@ def _at(admin: str) -> dict[str, Endpoint]:
         return {f"the proxy at {admin}": Endpoint.parse(admin)}
     except ValueError as error:
         raise ConfigError(f"--admin is not HOST:PORT: {error}", hint='for example "127.0.0.1:22180"') from None
+
+
+def _authorization(password_file: Path | None) -> dict[str, str]:
+    """The token that is made of the password: that itself is never sent."""
+    if password_file is None:
+        return {}
+    from shoal.admin import admin_token
+
+    try:
+        password = password_file.read_text().removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the password cannot be read: {error}", where=str(password_file)) from None
+    return {"Authorization": f"Bearer {admin_token(password)}"}
 
 
 def _of_topology(file: Path, directory: Path | None, node: str | None) -> dict[str, Endpoint]:
@@ -78,11 +99,11 @@ def _admins(layout: Layout, node: str | None) -> Iterator[tuple[str, Endpoint]]:
     return ((proxy.name, proxy.admin) for proxy in layout.proxies if node in (None, proxy.name))
 
 
-def _reload(name: str, endpoint: Endpoint, wishes: Mapping[str, int]) -> Answer:
+def _reload(name: str, endpoint: Endpoint, query: str, headers: Mapping[str, str]) -> Answer:
     """What one proxy answers; ShoalError if it cannot be asked or refuses."""
     connection = http.client.HTTPConnection(*endpoint, timeout=PATIENCE)
     try:
-        connection.request("POST", f"/api/v1/reload?{urlencode(wishes)}", headers={"Shoal-Request": "reload"})
+        connection.request("POST", f"/api/v1/reload?{query}", headers=dict(headers))
         answer = connection.getresponse()
         status, text = answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
