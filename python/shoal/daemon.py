@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass, field, replace
@@ -30,12 +31,14 @@ from shoal.stats import StatsServer, stats_line
 from shoal.steer import Steering
 from shoal.tie import Wanted, addresses_of, wait_for_ties
 from shoal.topology import Endpoint
+from shoal.topology.advice import PROMOTION_MS
 from shoal.topology.values import is_address
 from shoal.watch import boot_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from shoal.census import Group
     from shoal.log import Log
     from shoal.plane import PoolSpec
     from shoal.routes import Key
@@ -51,6 +54,7 @@ down."""
 
 def serve(service: Service, log: Log, load: Callable[[], Service], handlers: Handlers | None = None) -> None:
     """Run one proxy until a signal ends it. `load` reads its file again; SIGHUP does, unless it has a handler."""
+    _lift_descriptor_limit()
     asyncio.run(Daemon(service, log, load).run(handlers or {}))
 
 
@@ -64,10 +68,27 @@ async def _tied(pool: ServedPool, log: Log) -> ServedPool:
     if not isinstance(source, Followed) or source.masters is not None:
         return pool
     wanted = Wanted(source.servers, source.sentinels, source.password, source.where)
+    known: dict[str, Group] = {}
     masters = await wait_for_ties(
-        wanted, lambda why: log.event("sentinels_silent", pool=pool.name, why=why), addresses_of
+        wanted, lambda why: log.event("sentinels_silent", pool=pool.name, why=why), addresses_of, known.update
     )
+    _warn_of_a_short_hold(pool, [known[name] for name in masters.values()], log)
     return replace(pool, source=replace(source, masters=masters))
+
+
+def _warn_of_a_short_hold(pool: ServedPool, groups: Iterable[Group], log: Log) -> None:
+    """A nutcracker.yml cannot say how long requests are held, and sentinels were not set up with that in mind."""
+    down_after_ms = max(group.settings.down_after for group in groups)
+    takes_ms, hold_ms = down_after_ms + PROMOTION_MS, pool.spec.hold_timeout_ms
+    if hold_ms < takes_ms:
+        log.event("hold_short", pool=pool.name, hold_ms=hold_ms, failover_ms=takes_ms, down_after_ms=down_after_ms)
+
+
+def _lift_descriptor_limit() -> None:
+    """Every client is a descriptor. The soft limit is there for programs that use select(); ours is the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def faces(service: Service, steering: Steering) -> list[PoolFace]:

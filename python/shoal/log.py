@@ -60,6 +60,10 @@ EVENTS: Mapping[str, Declared] = {
     "reloaded": Declared(logging.INFO, "the file was read again, and what it says is served"),
     "reload_refused": Declared(logging.ERROR, "the file was read again, and nothing has changed; why"),
     "ejection_off": Declared(logging.INFO, "the pool follows sentinels: its auto_eject_hosts has no effect"),
+    "hold_short": Declared(
+        logging.WARNING,
+        "a failover takes longer than requests are held: clients will see -MASTERDOWN; lower down-after",
+    ),
     "sentinels_silent": Declared(logging.WARNING, "no majority of a pool's sentinels answers; the start waits for it"),
     "name_unknown": Declared(logging.WARNING, "the name of a server's host has no address; it is asked for again"),
     "name_found": Declared(logging.INFO, "the name of a server's host has a new address"),

@@ -58,17 +58,24 @@ def wanted_by(pool: Pool, file: str) -> Wanted:
     )
 
 
-async def wait_for_ties(wanted: Wanted, report: Callable[[str], None], resolve: Resolve) -> dict[str, str]:
+async def wait_for_ties(
+    wanted: Wanted,
+    report: Callable[[str], None],
+    resolve: Resolve,
+    heard: Callable[[Mapping[str, Group]], None] = lambda _: None,
+) -> dict[str, str]:
     """The master's name for each label, as soon as a majority of the sentinels answers; ConfigError as `tie` has it.
 
-    `report` is told why it still waits: at once, and then every ten seconds.
+    `report` is told why it still waits: at once, and then every ten seconds. `heard` is given what the sentinels know.
     """
     loop = asyncio.get_running_loop()
     report_due = loop.time()
     while True:
         known = await groups(wanted.sentinels, wanted.password)
         missing = known.why_not_enough()
-        if missing is None:  # in a thread, because names are looked up
+        if missing is None:
+            heard(known.groups)
+            # in a thread, because names are looked up
             return await asyncio.to_thread(tie, wanted.servers, known.groups, resolve, where=wanted.where)
         if loop.time() >= report_due:
             report(missing)
