@@ -162,6 +162,7 @@ impl Backend {
             owner,
             bytes: frame.len() as u32,
             access,
+            replies: 1,
             at_ms: now_ms,
             held_ms: 0,
         });
@@ -173,6 +174,18 @@ impl Backend {
         if let Some(pending) = self.fifo.back_mut() {
             pending.held_ms = held_ms;
         }
+    }
+
+    /// Notes of the request that was appended last how many replies it has.
+    pub(crate) fn note_replies(&mut self, replies: u32) {
+        if let Some(pending) = self.fifo.back_mut() {
+            pending.replies = replies;
+        }
+    }
+
+    /// How many replies belong together at the front.
+    pub(crate) fn replies_due(&self) -> u32 {
+        self.fifo.front().map_or(1, |front| front.replies)
     }
 
     pub(crate) fn unwritten(&self) -> &[u8] {

@@ -5,7 +5,7 @@
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
-//! needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
+//! needs no shard, `transaction` queues what stands between MULTI and EXEC, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
 //! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
 //! `publish` shows how things stand. Called by `plane`.
 
@@ -22,6 +22,7 @@ mod renew;
 mod replies;
 mod requests;
 mod shard;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

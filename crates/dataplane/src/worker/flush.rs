@@ -85,6 +85,7 @@ impl Worker {
                 if let Some(backend) = self.backend(handle) {
                     backend.push(pending.owner, pending.access, &frame, millis);
                     backend.note_held(pending.held_ms);
+                    backend.note_replies(pending.replies);
                 }
                 continue;
             }

@@ -53,6 +53,9 @@ impl Worker {
                 self.end(handle)
             }
             LocalCommand::Reset => self.reset(handle),
+            LocalCommand::Multi => self.multi(handle),
+            LocalCommand::Exec => self.exec_without_multi(handle),
+            LocalCommand::Discard => self.discard_without_multi(handle),
             LocalCommand::ClientCmd => self.client_command(handle, request),
             LocalCommand::Command => self.command_command(handle, request),
         }
@@ -207,6 +210,7 @@ impl Worker {
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
             client.name = None;
+            client.transaction = None;
             client.authenticated = !needs_password;
         }
         if let Some(client) = self.clients.get_mut(handle.index as usize) {

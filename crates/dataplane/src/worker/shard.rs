@@ -37,6 +37,7 @@ pub(crate) enum LaneState {
 pub(crate) struct Held {
     pub(crate) owner: Owner,
     pub(crate) access: Access,
+    pub(crate) replies: u32,
     pub(crate) lane: LaneKey,
     pub(crate) since: Nanos,
     pub(crate) frame: Box<[u8]>,
