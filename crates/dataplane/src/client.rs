@@ -11,7 +11,7 @@ use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
-use crate::transaction::Transaction;
+use crate::transaction::{Transaction, Watch};
 
 /// Whether a client's next request may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,6 +64,7 @@ pub(crate) struct Client {
     pub(crate) name: Option<Box<[u8]>>,
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
+    pub(crate) watch: Option<Box<Watch>>,
 }
 
 impl Client {
@@ -95,6 +96,7 @@ impl Client {
             output: ByteQueue::default(),
             name: None,
             transaction: None,
+            watch: None,
         }
     }
 

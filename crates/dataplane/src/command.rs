@@ -88,6 +88,8 @@ pub enum LocalCommand {
     Quit,
     Reset,
     Select,
+    Unwatch,
+    Watch,
 }
 
 impl Command {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::command::Access;
 use crate::pool::Router;
+use crate::reactor::Handle;
 use crate::resp::{self, Limits, RequestScan, RequestStatus, Span};
 
 /// Requests that one transaction may have, and bytes that they may take.
@@ -101,6 +102,17 @@ impl Transaction {
     pub(crate) fn for_each(&self, look: impl FnMut(&[u8], &[Span])) {
         each_request(&self.frames, look);
     }
+}
+
+/// Keys that a client watches, on a connection of its own.
+pub(crate) struct Watch {
+    pub(crate) shard: usize,
+    /// The ring that says so.
+    pub(crate) router: Arc<Router>,
+    /// The connection; what it watched is forgotten if that is gone.
+    pub(crate) backend: Handle,
+    /// WATCH was sent on it: till then another connection is as good.
+    pub(crate) armed: bool,
 }
 
 /// Looks at each request between the MULTI and the EXEC of `frames`.

@@ -4,39 +4,14 @@ mod scene;
 
 use std::time::Duration;
 
-use dataplane::hash::HashKind;
-use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{A_WHILE, Master, Scene, Wire, get, huge, pool, set};
+use scene::{
+    A_WHILE, EXEC, MULTI, Master, Scene, get, huge, keys_apart, pool, queue, queued, receive, set,
+};
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
-const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 const PREVIOUS: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 const READONLY: &[u8] = b"-READONLY You can't write against a read only replica.\r\n";
-
-/// Sends MULTI and these requests, and reads that they are queued.
-fn queue(client: &mut Wire, requests: &[Vec<u8>]) {
-    client.send(&[MULTI, &requests.concat()].concat());
-    assert_eq!(client.line(), "+OK");
-    for _ in requests {
-        assert_eq!(client.line(), "+QUEUED");
-    }
-}
-
-/// A whole transaction with these requests arrives.
-fn receive(master: &mut Wire, requests: &[&[&str]]) {
-    assert_eq!(master.request(), ["MULTI"]);
-    for request in requests {
-        assert_eq!(master.request(), *request);
-    }
-    assert_eq!(master.request(), ["EXEC"]);
-}
-
-/// What a server answers to MULTI and to so many requests that it queues.
-fn queued(count: usize) -> Vec<u8> {
-    [b"+OK\r\n", "+QUEUED\r\n".repeat(count).as_bytes()].concat()
-}
 
 #[test]
 fn nothing_is_sent_before_exec_and_then_all_of_it_in_one_piece() {
@@ -275,18 +250,6 @@ fn a_key_of_another_shard_is_refused_and_the_transaction_with_it() {
     }));
 }
 
-/// A key of each of the two shards.
-fn keys_apart() -> [String; 2] {
-    let shards = [("a".to_owned(), 1), ("b".to_owned(), 1)];
-    let ring = Ring::build(Distribution::Ketama, &shards);
-    let shard_of = |key: &String| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes()));
-    [0, 1].map(|shard| {
-        let mut keys = (100..).map(|number| format!("user:{number}"));
-        let found = keys.find(|key| shard_of(key) == shard);
-        found.expect("each shard has keys")
-    })
-}
-
 #[test]
 fn what_has_no_key_goes_with_the_transaction_or_to_the_first_shard() {
     let scene = Scene::over(&["a", "b"], |_| {});
@@ -355,4 +318,42 @@ fn a_ring_that_changes_before_exec_is_asked_again() {
         "{answer}"
     );
     old.says_nothing();
+}
+
+#[test]
+fn keys_of_two_shards_cannot_be_watched_together() {
+    let scene = Scene::over(&["a", "b"], |_| {});
+    let _shared = scene
+        .masters
+        .iter()
+        .map(Master::connection)
+        .collect::<Vec<_>>();
+    let [here, there] = keys_apart();
+    let mut client = scene.client();
+    let watch = |key: &str| format!("*2\r\n$5\r\nWATCH\r\n$8\r\n{key}\r\n").into_bytes();
+    client.send(&watch(&here));
+    let mut pinned = scene.asked_master("master");
+    assert_eq!(pinned.request(), ["WATCH", &here]);
+    pinned.send(b"+OK\r\n");
+    assert_eq!(client.line(), "+OK");
+    client.send(&watch(&there));
+    let answer = client.line();
+    assert!(
+        answer.starts_with("-CROSSSLOT a client can watch"),
+        "{answer}"
+    );
+    queue(&mut client, &[]);
+    client.send(&set(&there, "1"));
+    let answer = client.line();
+    assert!(
+        answer.starts_with("-CROSSSLOT keys of a transaction"),
+        "{answer}"
+    );
+    client.send(EXEC);
+    assert!(client.line().starts_with("-EXECABORT"));
+    assert_eq!(pinned.request(), ["UNWATCH"]);
+    let both = format!("*3\r\n$5\r\nWATCH\r\n$8\r\n{here}\r\n$8\r\n{there}\r\n");
+    client.send(both.as_bytes());
+    let answer = client.line();
+    assert!(answer.starts_with("-CROSSSLOT keys of 'watch'"), "{answer}");
 }

@@ -9,7 +9,6 @@ use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const BLOCKS: &str = "blocking commands come in a later release";
-const WATCHES: &str = "watching keys comes in a later release";
 const PUBSUB: &str = "publish and subscribe come in a later release";
 const ALL_SHARDS: &str = "it concerns every shard, which a later release brings";
 const SCRIPTS: &str = "loading scripts on every shard comes in a later release";
@@ -53,6 +52,12 @@ const XGROUP: &[&str] = &[
     "xgroup|setid",
 ];
 const XINFO: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
+
+/// It concerns the connection, and has keys all the same.
+const WATCH: Command = Command {
+    keys: ALL,
+    ..local("watch", -2, LocalCommand::Watch)
+};
 
 /// All commands.
 pub static COMMANDS: &[Command] = &[
@@ -262,10 +267,10 @@ pub static COMMANDS: &[Command] = &[
     read("type", 2, KEY),
     split(write("unlink", -2, ALL), Merge::Sum),
     refused(read("unsubscribe", -1, Keys::None), PUBSUB),
-    refused(read("unwatch", 1, Keys::None), WATCHES),
+    local("unwatch", 1, LocalCommand::Unwatch),
     refused(read("wait", 3, Keys::None), WAITS),
     refused(read("waitaof", 4, Keys::None), WAITS),
-    refused(read("watch", -2, ALL), WATCHES),
+    WATCH,
     write("xack", -4, KEY),
     write("xadd", -5, KEY),
     write("xautoclaim", -6, KEY),

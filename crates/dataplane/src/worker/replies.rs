@@ -7,7 +7,7 @@ use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::transaction::{self, Verdict};
 use super::{READ_SIZE, Worker};
-use crate::backend::{Phase, Stream};
+use crate::backend::{Phase, Pin, Stream};
 use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::inflight::{Owner, Pending, Slot, WHOLE};
@@ -216,6 +216,9 @@ impl Worker {
             return;
         };
         let shard = backend.shard;
+        if refusal && backend.pin != Pin::Shared {
+            return self.refuse_pinned(handle);
+        }
         let frame: Option<Box<[u8]>> =
             (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
         let Some(pending) = backend.pop() else {
@@ -228,8 +231,8 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
-        if backend.phase == Phase::Ending && !backend.has_inflight() {
-            self.backends.remove(handle.index as usize);
+        if backend.phase != Phase::Ready {
+            self.answered_last(handle);
         }
         let counters = &self.shards[shard].counters;
         counters.responses.add(1);

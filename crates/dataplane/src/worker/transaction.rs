@@ -15,6 +15,7 @@ use super::Worker;
 use super::dispatch::{self, Request, Step};
 use super::losses::strerror;
 use super::refusals::is_refusal;
+use crate::client::Gate;
 use crate::command::{self, Access, Command, KeyError, Keys, LocalCommand, RouteKind};
 use crate::reactor::Handle;
 use crate::resp::{self, ReplyScan, ReplyStatus};
@@ -26,6 +27,7 @@ const QUEUED: &[u8] = b"+QUEUED\r\n";
 const EXEC_WITHOUT_MULTI: &[u8] = b"-ERR EXEC without MULTI\r\n";
 const DISCARD_WITHOUT_MULTI: &[u8] = b"-ERR DISCARD without MULTI\r\n";
 const NESTED: &[u8] = b"-ERR MULTI calls can not be nested\r\n";
+const WATCH_INSIDE: &[u8] = b"-ERR WATCH inside MULTI is not allowed\r\n";
 const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
 const RING_CHANGED: &[u8] = b"-EXECABORT Transaction discarded because of: the ring changed, and \
 its keys are not on one shard any more\r\n";
@@ -37,7 +39,9 @@ impl Worker {
     pub(super) fn multi(&mut self, handle: Handle) -> Step {
         if let Some(client) = self.clients.get_mut(handle.index as usize) {
             let router = self.pools[usize::from(client.pool)].router.clone();
-            client.transaction = Some(Box::new(Transaction::new(router)));
+            let mut transaction = Transaction::new(router);
+            transaction.shard = client.watch.as_ref().map(|watch| watch.shard);
+            client.transaction = Some(Box::new(transaction));
         }
         self.answer(handle, OK)
     }
@@ -86,8 +90,11 @@ impl Worker {
                 self.answer(handle, OK)
             }
             LocalCommand::Multi => self.answer(handle, NESTED),
+            LocalCommand::Watch => self.answer(handle, WATCH_INSIDE),
             LocalCommand::Quit | LocalCommand::Reset => self.local(handle, local, request),
-            LocalCommand::Ping | LocalCommand::Echo => self.queue(handle, command, request),
+            LocalCommand::Ping | LocalCommand::Echo | LocalCommand::Unwatch => {
+                self.queue(handle, command, request)
+            }
             LocalCommand::Auth
             | LocalCommand::ClientCmd
             | LocalCommand::Command
@@ -187,8 +194,9 @@ impl Worker {
         self.answer(handle, reply)
     }
 
-    /// The client is not in MULTI any more, and what it had queued is forgotten.
+    /// The client is not in MULTI any more; what it had queued, and what it watched, is forgotten.
     pub(super) fn end_transaction(&mut self, handle: Handle) {
+        self.unwatch(handle);
         if let Some(client) = self.client(handle) {
             client.transaction = None;
         }
@@ -201,17 +209,24 @@ impl Worker {
             return Step::Taken;
         };
         let pool = usize::from(client.pool);
+        let watches = client.watch.is_some();
+        if watches && !client.slots.is_empty() {
+            client.gate = Gate::Full { resume_at: 0 };
+            return Step::Kept;
+        }
         let Some(mut transaction) = client.transaction.take() else {
             return Step::Taken;
         };
-        if transaction.is_aborted() {
-            return self.answer(handle, ABORTED);
+        if transaction.is_aborted() || scattered {
+            self.unwatch(handle);
+            let aborted = transaction.is_aborted();
+            return self.answer(handle, if aborted { ABORTED } else { RING_CHANGED });
+        }
+        if watches {
+            return self.exec_watched(handle, transaction);
         }
         if transaction.is_empty() {
             return self.answer(handle, b"*0\r\n");
-        }
-        if scattered {
-            return self.answer(handle, RING_CHANGED);
         }
         let Some(shard) = transaction.shard.or_else(|| self.pools[pool].router.any()) else {
             return self.cannot_forward(handle, &strerror(Errno::CONNREFUSED));
