@@ -171,6 +171,14 @@ def test_a_long_transaction_comes_back_whole(client: redis.Redis) -> None:
     assert replies[1::2] == [str(number).encode() for number in range(count)]
 
 
+def test_the_time_is_that_of_the_transactions_shard(client: redis.Redis) -> None:
+    pipeline: Any
+    with client.pipeline() as pipeline:
+        (seconds, _), value = pipeline.time().get("k").execute()
+    assert abs(seconds - time.time()) < 60
+    assert value is None
+
+
 def test_a_transaction_that_is_too_long_is_refused(proxy: PlaneHost) -> None:
     with Wire(proxy.address, timeout=30) as wire:
         assert wire.call("MULTI") == "OK"

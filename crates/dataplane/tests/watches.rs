@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataplane::pool::Servers;
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{A_WHILE, EXEC, Master, Scene, Wire, get, huge, queue, queued, receive, set};
+use scene::{A_WHILE, EXEC, Master, Scene, Wire, get, huge, pool, queue, queued, receive, set};
 
 const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
@@ -121,6 +121,26 @@ fn a_new_master_makes_exec_null() {
         ["GET", "k"],
         "and nothing of the transaction"
     );
+}
+
+#[test]
+fn a_ring_that_changes_makes_exec_null() {
+    let scene = Scene::new(|_| {});
+    let mut shared = scene.master();
+    let (mut client, mut pinned) = watching(&scene);
+    let other = Master::new();
+    let routes: [RouteSpec; 2] = [scene.masters[0].route(), other.route()];
+    let config = pool("p", scene.listen, &["a", "b"]);
+    scene
+        .plane
+        .reload(vec![config], 2, &routes)
+        .expect("a reload");
+    scene.acked(2);
+    queue(&mut client, &[]);
+    client.send(EXEC);
+    assert_eq!(client.line(), "*-1");
+    assert_eq!(pinned.request(), ["UNWATCH"]);
+    shared.says_nothing();
 }
 
 #[test]

@@ -78,10 +78,13 @@ impl Worker {
     fn watch_at(&mut self, handle: Handle, shard: usize, frame: &[u8]) -> Step {
         match self.pin(handle, shard) {
             Room::Ready(backend) => {
-                if let Some(client) = self.client(handle)
+                if let Some(client) = self.clients.get_mut(handle.index as usize)
                     && let Some(watch) = &mut client.watch
+                    && !watch.armed
                 {
                     watch.armed = true;
+                    let router = &self.pools[usize::from(client.pool)].router;
+                    watch.router = router.clone();
                 }
                 self.send_pinned(handle, backend, Access::Read, frame, 1);
                 Step::Taken

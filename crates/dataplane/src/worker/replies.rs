@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
-use super::transaction::{self, Verdict};
+use super::transaction;
 use super::{READ_SIZE, Worker};
 use crate::backend::{Phase, Pin, Stream};
 use crate::coalesce::Outcome;
@@ -201,13 +201,9 @@ impl Worker {
             return;
         };
         let shard = backend.shard;
-        match transaction::judge(backend.front_bytes(), count, replies) {
-            Verdict::Answer(answer) => self.take_answer(handle, &answer, false),
-            Verdict::Refused => {
-                let refusal = !self.shards[shard].fixed;
-                self.take_answer(handle, transaction::last_reply(count, replies), refusal);
-            }
-        }
+        let verdict = transaction::judge(backend.front_bytes(), count, replies);
+        let refusal = verdict.refused && !self.shards[shard].fixed;
+        self.take_answer(handle, &verdict.answer, refusal);
     }
 
     /// Brings an answer to its owner; or, if the server refused to execute the request, holds that.

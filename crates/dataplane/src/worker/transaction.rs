@@ -32,6 +32,9 @@ const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous er
 const RING_CHANGED: &[u8] = b"-EXECABORT Transaction discarded because of: the ring changed, and \
 its keys are not on one shard any more\r\n";
 
+/// What has no key and any shard answers alike: it goes with the transaction.
+const WITHOUT_KEY: [&str; 4] = ["echo", "ping", "time", "unwatch"];
+
 /// Keys that are not all on one shard any more.
 struct Scattered;
 
@@ -69,8 +72,11 @@ impl Worker {
             }
             return step;
         }
+        if WITHOUT_KEY.contains(&command.name) {
+            return self.queue(handle, command, request);
+        }
         match command.route {
-            RouteKind::Local(local) => self.queue_local(handle, local, command, request),
+            RouteKind::Local(local) => self.queue_local(handle, command, local, request),
             RouteKind::Unsupported(why) => self.abort(handle, &dispatch::unsupported(command, why)),
             RouteKind::Single | RouteKind::Split(_) => self.queue_keys(handle, command, request),
         }
@@ -79,8 +85,8 @@ impl Worker {
     fn queue_local(
         &mut self,
         handle: Handle,
-        local: LocalCommand,
         command: &Command,
+        local: LocalCommand,
         request: Request<'_>,
     ) -> Step {
         match local {
@@ -92,14 +98,7 @@ impl Worker {
             LocalCommand::Multi => self.answer(handle, NESTED),
             LocalCommand::Watch => self.answer(handle, WATCH_INSIDE),
             LocalCommand::Quit | LocalCommand::Reset => self.local(handle, local, request),
-            LocalCommand::Ping | LocalCommand::Echo | LocalCommand::Unwatch => {
-                self.queue(handle, command, request)
-            }
-            LocalCommand::Auth
-            | LocalCommand::ClientCmd
-            | LocalCommand::Command
-            | LocalCommand::Hello
-            | LocalCommand::Select => {
+            _ => {
                 let why = "inside MULTI it would be about a connection that clients share";
                 self.abort(handle, &dispatch::unsupported(command, why))
             }
@@ -283,11 +282,11 @@ fn is_certain(command: &Command, error: KeyError) -> bool {
 
 /// What the replies to a transaction come to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict<'r> {
-    /// EXEC's answer.
-    Answer(Cow<'r, [u8]>),
+pub(super) struct Verdict<'r> {
+    /// What EXEC is answered.
+    pub(super) answer: Cow<'r, [u8]>,
     /// Nothing was executed, because the server is no master that serves.
-    Refused,
+    pub(super) refused: bool,
 }
 
 /// Judges the `count` replies to MULTI, to each queued request and to EXEC; `sent` is what they answer.
@@ -313,42 +312,35 @@ pub(super) fn judge<'r>(sent: &[u8], count: u32, replies: &'r [u8]) -> Verdict<'
     if multi != OK {
         return without_multi(multi, executed);
     }
-    if exec.starts_with(b"-EXECABORT") {
-        if refused || is_refusal(&[b"-", cause_of(exec)].concat()) {
-            return Verdict::Refused;
-        }
-        return Verdict::Answer(error.map_or(exec.into(), |line| aborted_by(line).into()));
-    }
-    if exec.starts_with(b"-") && is_refusal(exec) || exec.starts_with(b"*") && denied(sent, exec) {
-        return Verdict::Refused;
-    }
-    Verdict::Answer(exec.into())
-}
-
-/// The last of `count` replies: what EXEC was answered.
-pub(super) fn last_reply(count: u32, replies: &[u8]) -> &[u8] {
-    let mut rest = replies;
-    for _ in 1..count {
-        next_reply(&mut rest);
-    }
-    rest
+    let (answer, refused) = match exec[0] {
+        b'-' if exec.starts_with(b"-EXECABORT") => (
+            error.map_or(exec.into(), |line| aborted_by(line).into()),
+            refused || is_refusal(&[b"-", cause_of(exec)].concat()),
+        ),
+        b'-' => (exec.into(), is_refusal(exec)),
+        b'*' => (exec.into(), denied(sent, exec)),
+        _ => (exec.into(), false),
+    };
+    Verdict { answer, refused }
 }
 
 /// A server that does not take MULTI takes what follows as single requests.
 fn without_multi(multi: &[u8], executed: bool) -> Verdict<'_> {
-    if executed {
-        let said = String::from_utf8_lossy(multi.trim_ascii_end());
-        let line = format!(
-            "-INDOUBT the server refused MULTI ({}): what was queued may have been executed one by \
-             one\r\n",
-            said.trim_start_matches('-')
-        );
-        return Verdict::Answer(line.into_bytes().into());
+    if !executed {
+        return Verdict {
+            answer: multi.into(),
+            refused: multi.starts_with(b"-") && is_refusal(multi),
+        };
     }
-    if multi.starts_with(b"-") && is_refusal(multi) {
-        return Verdict::Refused;
+    let said = String::from_utf8_lossy(multi.trim_ascii_end());
+    let line = format!(
+        "-INDOUBT the server refused MULTI ({}): what was queued may have been executed one by one\r\n",
+        said.trim_start_matches('-')
+    );
+    Verdict {
+        answer: line.into_bytes().into(),
+        refused: false,
     }
-    Verdict::Answer(multi.into())
 }
 
 /// Why EXEC itself was refused, as its answer says.
@@ -395,7 +387,7 @@ fn next_reply<'r>(rest: &mut &'r [u8]) -> &'r [u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, judge};
+    use super::judge;
 
     /// What is sent, and what it is answered by.
     const SET: &str = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\n1\r\n";
@@ -410,10 +402,12 @@ mod tests {
             requests.concat()
         );
         let count = requests.len() as u32 + 2;
-        match judge(sent.as_bytes(), count, replies.concat().as_bytes()) {
-            Verdict::Answer(answer) => Ok(String::from_utf8(answer.into_owned()).expect("text")),
-            Verdict::Refused => Err(()),
+        let replies = replies.concat();
+        let verdict = judge(sent.as_bytes(), count, replies.as_bytes());
+        if verdict.refused {
+            return Err(());
         }
+        Ok(String::from_utf8(verdict.answer.into_owned()).expect("text"))
     }
 
     #[test]
