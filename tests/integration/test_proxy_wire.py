@@ -79,7 +79,6 @@ def test_a_browser_that_posts_cannot_carry_commands_in_the_body(proxy: PlaneHost
     "request_",
     [
         ("SUBSCRIBE", "c"),
-        ("MULTI",),
         ("BLPOP", "k", "0"),
         ("KEYS", "*"),
         ("FLUSHALL",),

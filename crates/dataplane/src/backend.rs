@@ -25,10 +25,24 @@ pub(crate) enum Phase {
     /// Connected; AUTH, HELLO and SELECT are not all answered.
     Greeting,
     Ready,
+    /// Pinned, and its client has finished with it: once everything on it is answered, the next client
+    /// may have it.
+    Leaving,
     /// Refused a request before executing it: takes nothing new, its replies are still read.
     Retired,
     /// Not needed any more: takes nothing new, and closes once everything on it is answered.
     Ending,
+}
+
+/// Whose a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pin {
+    /// All clients' of its lane.
+    Shared,
+    /// That of one client, which watches keys on it.
+    Client,
+    /// The next client's that watches keys.
+    Nobody,
 }
 
 /// How far a request had come when its connection was lost.
@@ -71,6 +85,7 @@ pub(crate) struct Backend {
     pub(crate) socket: OwnedFd,
     pub(crate) shard: usize,
     pub(crate) lane: LaneKey,
+    pub(crate) pin: Pin,
     pub(crate) phase: Phase,
     /// When the phase began, milliseconds of the worker's clock.
     pub(crate) since_ms: u32,
@@ -106,6 +121,7 @@ impl Backend {
             socket,
             shard,
             lane,
+            pin: Pin::Shared,
             phase: Phase::Connecting,
             since_ms: now_ms,
             dirty: false,
@@ -162,6 +178,7 @@ impl Backend {
             owner,
             bytes: frame.len() as u32,
             access,
+            replies: 1,
             at_ms: now_ms,
             held_ms: 0,
         });
@@ -173,6 +190,18 @@ impl Backend {
         if let Some(pending) = self.fifo.back_mut() {
             pending.held_ms = held_ms;
         }
+    }
+
+    /// Notes of the request that was appended last how many replies it has.
+    pub(crate) fn note_replies(&mut self, replies: u32) {
+        if let Some(pending) = self.fifo.back_mut() {
+            pending.replies = replies;
+        }
+    }
+
+    /// How many replies belong together at the front.
+    pub(crate) fn replies_due(&self) -> u32 {
+        self.fifo.front().map_or(1, |front| front.replies)
     }
 
     pub(crate) fn unwritten(&self) -> &[u8] {
@@ -227,6 +256,11 @@ impl Backend {
     pub(crate) fn awaits_reply(&self) -> bool {
         let front = self.fifo.front();
         front.is_some_and(|front| front.bytes as usize <= self.written)
+    }
+
+    /// Nobody has it, and the next client that watches keys may.
+    pub(crate) fn is_spare(&self) -> bool {
+        self.pin == Pin::Nobody && self.phase == Phase::Ready
     }
 
     /// What is on the connection now.

@@ -11,6 +11,7 @@ use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
+use crate::transaction::{Transaction, Watch};
 
 /// Whether a client's next request may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +62,9 @@ pub(crate) struct Client {
     /// Replies to be sent.
     pub(crate) output: ByteQueue,
     pub(crate) name: Option<Box<[u8]>>,
+    /// What it has queued since MULTI.
+    pub(crate) transaction: Option<Box<Transaction>>,
+    pub(crate) watch: Option<Box<Watch>>,
 }
 
 impl Client {
@@ -91,6 +95,8 @@ impl Client {
             slots: Slots::default(),
             output: ByteQueue::default(),
             name: None,
+            transaction: None,
+            watch: None,
         }
     }
 
@@ -124,6 +130,12 @@ impl Client {
     /// Nothing is unanswered and nothing is unsent.
     pub(crate) fn idle(&self) -> bool {
         self.slots.is_empty() && self.output.is_empty()
+    }
+
+    /// Bytes that are kept of what it has sent.
+    pub(crate) fn kept(&self) -> usize {
+        let queued = self.transaction.as_ref().map_or(0, |it| it.len());
+        self.input.len() + queued
     }
 
     /// Something of it is held: if it leaves, that must never be sent.

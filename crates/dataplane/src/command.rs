@@ -79,12 +79,17 @@ pub enum LocalCommand {
     Auth,
     ClientCmd,
     Command,
+    Discard,
     Echo,
+    Exec,
     Hello,
+    Multi,
     Ping,
     Quit,
     Reset,
     Select,
+    Unwatch,
+    Watch,
 }
 
 impl Command {

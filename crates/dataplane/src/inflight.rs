@@ -115,6 +115,9 @@ pub(crate) struct Pending {
     /// Length of the request in the backend's output queue.
     pub(crate) bytes: u32,
     pub(crate) access: Access,
+    /// How many replies it has, of which only the last is for its owner: more than one if it is a
+    /// whole transaction.
+    pub(crate) replies: u32,
     /// When it was appended, milliseconds of the worker's clock.
     pub(crate) at_ms: u32,
     /// How long it has been held before, milliseconds: what it may still be held is the rest.

@@ -29,4 +29,5 @@ mod route;
 pub mod snapshot;
 mod socket;
 mod stats;
+mod transaction;
 mod worker;

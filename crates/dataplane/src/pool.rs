@@ -182,6 +182,11 @@ impl Router {
         }
     }
 
+    /// The shard for what has no key: always the same one while the ring does not change.
+    pub(crate) fn any(&self) -> Option<usize> {
+        self.shards.first().copied()
+    }
+
     /// The id of the shard that owns `key`; `None` if every shard is ejected.
     pub(crate) fn shard_of(&self, key: &[u8]) -> Option<usize> {
         let Some(ring) = &self.ring else {

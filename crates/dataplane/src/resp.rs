@@ -18,7 +18,8 @@ mod request;
 
 pub use inline::{Inline, scan_inline};
 pub use reply::{
-    ReplyKind, ReplyScan, ReplyStatus, error_code, reply_integer, reply_kind, scan_reply,
+    ReplyKind, ReplyScan, ReplyStatus, error_code, reply_integer, reply_kind, scan_replies,
+    scan_reply,
 };
 pub use request::{Limits, RequestScan, RequestStatus, scan_request};
 

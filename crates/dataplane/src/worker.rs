@@ -5,7 +5,8 @@
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
-//! needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
+//! needs no shard, `transaction` queues what stands between MULTI and EXEC, `pinned` has the
+//! connections of clients that watch keys, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
 //! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
 //! `publish` shows how things stand. Called by `plane`.
 
@@ -16,12 +17,14 @@ mod hold;
 mod lanes;
 mod local;
 mod losses;
+mod pinned;
 mod publish;
 mod refusals;
 mod renew;
 mod replies;
 mod requests;
 mod shard;
+mod transaction;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

@@ -9,7 +9,6 @@ use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const BLOCKS: &str = "blocking commands come in a later release";
-const TRANSACTION: &str = "transactions come in a later release";
 const PUBSUB: &str = "publish and subscribe come in a later release";
 const ALL_SHARDS: &str = "it concerns every shard, which a later release brings";
 const SCRIPTS: &str = "loading scripts on every shard comes in a later release";
@@ -54,6 +53,12 @@ const XGROUP: &[&str] = &[
 ];
 const XINFO: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
 
+/// It concerns the connection, and has keys all the same.
+const WATCH: Command = Command {
+    keys: ALL,
+    ..local("watch", -2, LocalCommand::Watch)
+};
+
 /// All commands.
 pub static COMMANDS: &[Command] = &[
     refused(read("acl", -2, Keys::None), ADMIN),
@@ -88,14 +93,14 @@ pub static COMMANDS: &[Command] = &[
     write("decrby", 3, KEY),
     split(write("del", -2, ALL), Merge::Sum),
     write("delifeq", 3, KEY),
-    refused(read("discard", 1, Keys::None), TRANSACTION),
+    local("discard", 1, LocalCommand::Discard),
     read("dump", 2, KEY),
     local("echo", 2, LocalCommand::Echo),
     write("eval", -3, count(2, Script)),
     read("eval_ro", -3, count(2, Script)),
     write("evalsha", -3, count(2, Script)),
     read("evalsha_ro", -3, count(2, Script)),
-    refused(read("exec", 1, Keys::None), TRANSACTION),
+    local("exec", 1, LocalCommand::Exec),
     split(read("exists", -2, ALL), Merge::Sum),
     write("expire", -3, KEY),
     write("expireat", -3, KEY),
@@ -182,7 +187,7 @@ pub static COMMANDS: &[Command] = &[
     split(again("mset", -3, PAIRS), Merge::Ok),
     write("msetex", -4, PAIR_COUNT),
     write("msetnx", -3, PAIRS),
-    refused(read("multi", 1, Keys::None), TRANSACTION),
+    local("multi", 1, LocalCommand::Multi),
     read("object", -2, Keys::Subcommand(OBJECT)),
     write("persist", 2, KEY),
     write("pexpire", -3, KEY),
@@ -262,10 +267,10 @@ pub static COMMANDS: &[Command] = &[
     read("type", 2, KEY),
     split(write("unlink", -2, ALL), Merge::Sum),
     refused(read("unsubscribe", -1, Keys::None), PUBSUB),
-    refused(read("unwatch", 1, Keys::None), TRANSACTION),
+    local("unwatch", 1, LocalCommand::Unwatch),
     refused(read("wait", 3, Keys::None), WAITS),
     refused(read("waitaof", 4, Keys::None), WAITS),
-    refused(read("watch", -2, ALL), TRANSACTION),
+    WATCH,
     write("xack", -4, KEY),
     write("xadd", -5, KEY),
     write("xautoclaim", -6, KEY),

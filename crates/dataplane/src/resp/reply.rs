@@ -36,8 +36,21 @@ pub enum ReplyStatus {
 /// # Errors
 /// [`ProtocolError::Reply`]: nothing that comes on this connection can be understood any more.
 pub fn scan_reply(buf: &[u8], progress: &mut ReplyScan) -> Result<ReplyStatus, ProtocolError> {
+    scan_replies(buf, 1, progress)
+}
+
+/// [`scan_reply`] for `count` replies that belong together: complete once all of them are. `count`
+/// is the same until then.
+///
+/// # Errors
+/// As [`scan_reply`].
+pub fn scan_replies(
+    buf: &[u8],
+    count: u32,
+    progress: &mut ReplyScan,
+) -> Result<ReplyStatus, ProtocolError> {
     if progress.at == 0 {
-        progress.left = 1;
+        progress.left = u64::from(count);
     }
     values(buf, progress)
 }

@@ -112,6 +112,9 @@ impl Worker {
             return;
         }
         let client = self.clients.remove(handle.index as usize);
+        if let Some(watch) = &client.watch {
+            self.unpin(watch);
+        }
         let pool = usize::from(client.pool);
         let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {

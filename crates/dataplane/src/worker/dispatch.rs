@@ -46,13 +46,14 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        if client.transaction.is_some() {
+            return self.dispatch_queued(handle, request);
+        }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
         let Some(command) = command::lookup(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
-                self.pools[pool].counters.protocol_errors.add(1);
-                self.close_client(handle);
-                return Step::Taken;
+                return self.close_http(handle);
             }
             if !authenticated {
                 return self.refuse_unauthenticated(handle);
@@ -75,11 +76,7 @@ impl Worker {
             return self.answer(handle, &wrong_arity(command));
         }
         if let RouteKind::Unsupported(why) = command.route {
-            let line = format!(
-                "-ERR '{}' is not supported by Shoal: {why}\r\n",
-                command.name
-            );
-            return self.answer(handle, line.as_bytes());
+            return self.answer(handle, &unsupported(command, why));
         }
         if let Some(at) = command.first_key() {
             return match self.pools[pool].router.shard_of(request.arg(at)) {
@@ -109,13 +106,7 @@ impl Worker {
                 self.answer(handle, line.as_bytes())
             }
             Ok(Target::NoShard) => self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
-            Ok(Target::NoKey) => {
-                let line = format!(
-                    "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
-                    command.name
-                );
-                self.answer(handle, line.as_bytes())
-            }
+            Ok(Target::NoKey) => self.answer(handle, no_key(command).as_bytes()),
             Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
         };
         self.keys = keys;
@@ -124,11 +115,23 @@ impl Worker {
 
     /// Sends a request to one shard, or keeps it while the shard cannot take it.
     fn forward(&mut self, handle: Handle, shard: usize, command: &Command, frame: &[u8]) -> Step {
+        self.forward_whole(handle, shard, command.access, frame, 1)
+    }
+
+    /// [`Worker::forward`] for what has so many replies, the last of them for the client.
+    pub(super) fn forward_whole(
+        &mut self,
+        handle: Handle,
+        shard: usize,
+        access: Access,
+        frame: &[u8],
+        replies: u32,
+    ) -> Step {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
         let lane = client.lane;
-        let backend = match self.takes(shard, lane, command.access) {
+        let to = match self.takes(shard, lane, access) {
             Room::Ready(backend) if !self.is_behind(handle, shard) => backend,
             Room::Never(reason) => return self.cannot_forward(handle, &reason),
             _ => return self.park(handle, shard, frame.len()),
@@ -141,7 +144,12 @@ impl Worker {
             sequence: client.slots.push(Slot::Waiting),
             part: WHOLE,
         };
-        self.send(backend, owner, command.access, frame);
+        self.send(to, owner, access, frame);
+        if replies > 1
+            && let Some(backend) = self.backend(to)
+        {
+            backend.note_replies(replies);
+        }
         Step::Taken
     }
 
@@ -205,6 +213,16 @@ impl Worker {
         self.touch_backend(handle);
     }
 
+    /// Closes the connection of a peer that speaks HTTP.
+    pub(super) fn close_http(&mut self, handle: Handle) -> Step {
+        if let Some(client) = self.client(handle) {
+            let pool = usize::from(client.pool);
+            self.pools[pool].counters.protocol_errors.add(1);
+            self.close_client(handle);
+        }
+        Step::Taken
+    }
+
     fn refuse_unauthenticated(&mut self, handle: Handle) -> Step {
         match self.dialect(handle) {
             Dialect::Redis => self.answer(handle, b"-NOAUTH Authentication required.\r\n"),
@@ -222,7 +240,7 @@ impl Worker {
     }
 
     /// Answers a request that no server can take.
-    fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
+    pub(super) fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
         if let Some(client) = self.client(handle) {
             let pool = usize::from(client.pool);
             self.pools[pool].counters.errors.add(1);
@@ -230,7 +248,7 @@ impl Worker {
         self.answer(handle, format!("-ERR {reason}\r\n").as_bytes())
     }
 
-    fn crosses(
+    pub(super) fn crosses(
         &self,
         command: &Command,
         request: Request<'_>,
@@ -254,15 +272,37 @@ fn allowed_before_auth(command: LocalCommand) -> bool {
     )
 }
 
-fn wrong_arity(command: &Command) -> Vec<u8> {
+pub(super) fn wrong_arity(command: &Command) -> Vec<u8> {
+    let line = format!(
+        "wrong number of arguments for '{}' command\r\n",
+        command.name
+    );
+    // An EXEC that is refused discards its transaction, and says so even where there is none.
+    let exec = command.route == RouteKind::Local(LocalCommand::Exec);
+    let code = if exec {
+        "-EXECABORT Transaction discarded because of: "
+    } else {
+        "-ERR "
+    };
+    (code.to_owned() + &line).into_bytes()
+}
+
+pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {
     format!(
-        "-ERR wrong number of arguments for '{}' command\r\n",
+        "-ERR '{}' is not supported by Shoal: {why}\r\n",
         command.name
     )
     .into_bytes()
 }
 
-fn unknown_command(request: Request<'_>) -> Vec<u8> {
+pub(super) fn no_key(command: &Command) -> String {
+    format!(
+        "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
+        command.name
+    )
+}
+
+pub(super) fn unknown_command(request: Request<'_>) -> Vec<u8> {
     let mut line = format!(
         "-ERR unknown command '{}', with args beginning with: ",
         printable(request.arg(0))
@@ -278,7 +318,7 @@ fn unknown_command(request: Request<'_>) -> Vec<u8> {
 }
 
 /// Bytes of a client as they may stand in an error line: short, and without control characters.
-fn printable(bytes: &[u8]) -> String {
+pub(super) fn printable(bytes: &[u8]) -> String {
     let shown = &bytes[..bytes.len().min(ECHO_LIMIT)];
     String::from_utf8_lossy(shown)
         .chars()

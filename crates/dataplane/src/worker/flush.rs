@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::Worker;
 use super::boot_nanos;
 use super::losses::Loss;
-use crate::backend::Phase;
+use crate::backend::{Phase, Pin};
 use crate::command::Access;
 use crate::inflight::Owner;
 use crate::reactor::Handle;
@@ -35,7 +35,11 @@ impl Worker {
         if backend.phase == Phase::Connecting || backend.unwritten().is_empty() {
             return self.watch_backend(handle);
         }
+        let shared = backend.pin == Pin::Shared;
         if backend.has_unwritten_writes() && !self.may_write(handle) {
+            if !shared {
+                return self.lose_backend(handle, &Loss::Ours("its lease ended before EXEC"));
+            }
             self.withhold(handle);
         }
         let Some(backend) = self.backend(handle) else {
@@ -85,6 +89,7 @@ impl Worker {
                 if let Some(backend) = self.backend(handle) {
                     backend.push(pending.owner, pending.access, &frame, millis);
                     backend.note_held(pending.held_ms);
+                    backend.note_replies(pending.replies);
                 }
                 continue;
             }

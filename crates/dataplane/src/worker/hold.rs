@@ -109,6 +109,7 @@ impl Worker {
         let held = Held {
             owner: pending.owner,
             access: pending.access,
+            replies: pending.replies,
             lane: key,
             since: self.now.nanos.saturating_sub(before),
             frame,
@@ -165,6 +166,7 @@ impl Worker {
                     if let Some(backend) = self.backend(backend) {
                         // Also what was held for an instant only has been held.
                         backend.note_held((held as u32).max(1));
+                        backend.note_replies(request.replies);
                     }
                 }
                 Room::Later => {

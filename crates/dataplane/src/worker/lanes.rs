@@ -15,7 +15,7 @@ use socket2::SockRef;
 use super::Worker;
 use super::losses::Loss;
 use super::shard::{Lane, LaneState};
-use crate::backend::{Backend, Phase};
+use crate::backend::{Backend, Phase, Pin};
 use crate::lane::LaneKey;
 use crate::pool::Servers;
 use crate::reactor::{Handle, Token};
@@ -98,10 +98,12 @@ impl Worker {
             }
         }
         let password = self.snapshot.pool_of(shard).config.backend_password.clone();
-        let suspect = self.shards[shard].suspect;
+        let (suspect, fixed) = (self.shards[shard].suspect, self.shards[shard].fixed);
         let Some(backend) = self.backend(handle) else {
             return;
         };
+        // Nothing on it would show that it is a replica's: a client would only watch in vain.
+        let suspect = suspect || backend.pin != Pin::Shared && !fixed;
         backend.phase = Phase::Greeting;
         backend.since_ms = millis;
         if backend.greet(password.as_deref(), suspect, millis) {
@@ -119,7 +121,9 @@ impl Worker {
         };
         backend.phase = Phase::Ready;
         let (shard, key) = (backend.shard, backend.lane);
-        if let Some(lane) = self.shards[shard].lane_mut(key) {
+        if backend.pin != Pin::Shared {
+            self.shards[shard].pin_retry_ms = None;
+        } else if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Ready(handle);
         }
         self.shards[shard].suspect = false;
@@ -140,6 +144,7 @@ impl Worker {
             self.lose_backend(backend, &Loss::Ours("its shard has a new master"));
         }
         self.shards[shard].answered();
+        self.shards[shard].pin_retry_ms = None;
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         for lane in &mut self.shards[shard].lanes {
@@ -158,7 +163,10 @@ impl Worker {
             if backend.shard != shard {
                 continue;
             }
-            let open = matches!(backend.phase, Phase::Ready | Phase::Retired | Phase::Ending);
+            let open = matches!(
+                backend.phase,
+                Phase::Ready | Phase::Leaving | Phase::Retired | Phase::Ending
+            );
             if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;

@@ -15,6 +15,8 @@ const REDIS_VERSION: &str = "7.0.0";
 const LONGEST_NAME: usize = 1024;
 
 const OK: &[u8] = b"+OK\r\n";
+const BETWEEN_WATCH_AND_EXEC: &[u8] = b"-ERR SELECT and HELLO between WATCH and EXEC are not \
+supported by Shoal: the connection that watches has its database and protocol\r\n";
 const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const TWEMPROXY_WRONG_PASSWORD: &[u8] = b"-ERR invalid password\r\n";
@@ -42,6 +44,9 @@ impl Worker {
             client.gate = Gate::Full { resume_at: 0 };
             return Step::Kept;
         }
+        if changes_lane && client.watch.is_some() && command != LocalCommand::Reset {
+            return self.answer(handle, BETWEEN_WATCH_AND_EXEC);
+        }
         match command {
             LocalCommand::Ping => self.ping(handle, request),
             LocalCommand::Echo => self.answer(handle, &bulk(request.arg(1))),
@@ -53,6 +58,14 @@ impl Worker {
                 self.end(handle)
             }
             LocalCommand::Reset => self.reset(handle),
+            LocalCommand::Multi => self.multi(handle),
+            LocalCommand::Exec => self.exec_without_multi(handle),
+            LocalCommand::Discard => self.discard_without_multi(handle),
+            LocalCommand::Watch => self.watch(handle, request),
+            LocalCommand::Unwatch => {
+                self.unwatch(handle);
+                self.answer(handle, OK)
+            }
             LocalCommand::ClientCmd => self.client_command(handle, request),
             LocalCommand::Command => self.command_command(handle, request),
         }
@@ -204,6 +217,7 @@ impl Worker {
     }
 
     fn reset(&mut self, handle: Handle) -> Step {
+        self.end_transaction(handle);
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
             client.name = None;

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::shard::LaneState;
-use crate::backend::{Phase, Progress};
+use crate::backend::{Phase, Pin, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::inflight::Owner;
@@ -50,7 +50,7 @@ impl Loss {
 
     /// What a client is told whose request could not be sent because of it: the kernel's words, as
     /// Twemproxy passes them on.
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         match self {
             Self::Closed => strerror(Errno::CONNRESET),
             Self::Broken(_, error) => strerror(*error),
@@ -84,6 +84,9 @@ impl Worker {
         }
         let backend = self.backends.remove(handle.index as usize);
         let (shard, key) = (backend.shard, backend.lane);
+        if backend.pin != Pin::Shared {
+            return self.lose_pinned(backend, loss);
+        }
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
         if self.shards[shard].serves_lane(key, handle) {
@@ -140,7 +143,7 @@ impl Worker {
         }
     }
 
-    fn note_failure(&mut self, shard: usize, loss: &Loss) {
+    pub(super) fn note_failure(&mut self, shard: usize, loss: &Loss) {
         let counters = &self.shards[shard].counters;
         match loss {
             Loss::Closed => counters.closed.add(1),
@@ -178,7 +181,7 @@ impl Worker {
     }
 
     /// Answers everything that waits for a connection that could not be made.
-    fn answer_waiting(&mut self, shard: usize, key: LaneKey, reason: String) {
+    pub(super) fn answer_waiting(&mut self, shard: usize, key: LaneKey, reason: String) {
         let (mine, others) = std::mem::take(&mut self.shards[shard].held)
             .into_iter()
             .partition(|held| held.lane == key);
@@ -220,7 +223,7 @@ impl Worker {
         let slow: Vec<(Handle, u32)> = self
             .backends
             .iter()
-            .filter(|(_, backend)| backend.phase != Phase::Ready)
+            .filter(|(_, backend)| !matches!(backend.phase, Phase::Ready | Phase::Leaving))
             .map(|(_, backend)| (backend, self.phase_limit(backend.shard, backend.phase)))
             .filter(|(backend, limit)| millis.wrapping_sub(backend.since_ms) >= *limit)
             .map(|(backend, limit)| (backend.handle, limit))

@@ -5,8 +5,9 @@ use rustix::io::Errno;
 
 use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
+use super::transaction;
 use super::{READ_SIZE, Worker};
-use crate::backend::{Phase, Stream};
+use crate::backend::{Phase, Pin, Stream};
 use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::inflight::{Owner, Pending, Slot, WHOLE};
@@ -101,10 +102,15 @@ impl Worker {
                 used += piece;
                 continue;
             }
-            match resp::scan_reply(rest, &mut backend.scan) {
+            let count = backend.replies_due();
+            match resp::scan_replies(rest, count, &mut backend.scan) {
                 Ok(ReplyStatus::Complete { len }) => {
                     backend.scan = ReplyScan::default();
-                    self.take_reply(handle, &rest[..len]);
+                    if count == 1 {
+                        self.take_reply(handle, &rest[..len]);
+                    } else {
+                        self.take_replies_of_one(handle, count, &rest[..len]);
+                    }
                     used += len;
                 }
                 Ok(ReplyStatus::Incomplete { needed_hint }) => {
@@ -186,9 +192,29 @@ impl Worker {
         };
         let shard = backend.shard;
         let refusal = reply[0] == b'-' && !self.shards[shard].fixed && is_refusal(reply);
+        self.take_answer(handle, reply, refusal);
+    }
+
+    /// Brings the replies to a transaction to its owner, as EXEC's answer.
+    fn take_replies_of_one(&mut self, handle: Handle, count: u32, replies: &[u8]) {
         let Some(backend) = self.backend(handle) else {
             return;
         };
+        let shard = backend.shard;
+        let verdict = transaction::judge(backend.front_bytes(), count, replies);
+        let refusal = verdict.refused && !self.shards[shard].fixed;
+        self.take_answer(handle, &verdict.answer, refusal);
+    }
+
+    /// Brings an answer to its owner; or, if the server refused to execute the request, holds that.
+    fn take_answer(&mut self, handle: Handle, reply: &[u8], refusal: bool) {
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
+        let shard = backend.shard;
+        if refusal && backend.pin != Pin::Shared {
+            return self.refuse_pinned(handle);
+        }
         let frame: Option<Box<[u8]>> =
             (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
         let Some(pending) = backend.pop() else {
@@ -201,8 +227,8 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
-        if backend.phase == Phase::Ending && !backend.has_inflight() {
-            self.backends.remove(handle.index as usize);
+        if backend.phase != Phase::Ready {
+            self.answered_last(handle);
         }
         let counters = &self.shards[shard].counters;
         counters.responses.add(1);

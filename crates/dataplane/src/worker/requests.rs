@@ -146,9 +146,10 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
+        let kept = client.kept();
         if let Gate::Parked { bytes, .. } = &mut client.gate {
             // All that it has sent is kept, not only the request that is held.
-            let more = client.input.len().saturating_sub(*bytes);
+            let more = kept.saturating_sub(*bytes);
             *bytes += more;
             let pool = usize::from(client.pool);
             self.pools[pool].held_bytes += more;

@@ -37,6 +37,7 @@ pub(crate) enum LaneState {
 pub(crate) struct Held {
     pub(crate) owner: Owner,
     pub(crate) access: Access,
+    pub(crate) replies: u32,
     pub(crate) lane: LaneKey,
     pub(crate) since: Nanos,
     pub(crate) frame: Box<[u8]>,
@@ -63,6 +64,8 @@ pub(crate) struct Shard {
     pub(crate) silent_ms: Option<u32>,
     /// Why a connection to a fixed server could not be made the last time.
     pub(crate) last_loss: String,
+    /// When a pinned connection is tried again after one that could not be made.
+    pub(crate) pin_retry_ms: Option<u32>,
     backoff_ms: u32,
 }
 
@@ -81,6 +84,7 @@ impl Shard {
             suspect: false,
             silent_ms: None,
             last_loss: String::new(),
+            pin_retry_ms: None,
             backoff_ms: 0,
         }
     }

@@ -13,8 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dataplane::hash::HashKind;
 use dataplane::plane::{Plane, ShardStats};
 use dataplane::pool::PoolConfig;
+use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 
 /// Far longer than anything here takes.
@@ -82,6 +84,14 @@ impl Wire {
         };
         self.to.set_read_timeout(Some(SOON)).expect("a timeout");
         (bytes, ended)
+    }
+
+    /// Is asked PING and ROLE, and answers that it is this.
+    pub fn answers_role(&mut self, role: &str) {
+        assert_eq!(self.request(), ["PING"]);
+        assert_eq!(self.request(), ["ROLE"]);
+        let role = format!("+PONG\r\n*1\r\n${}\r\n{role}\r\n", role.len());
+        self.send(role.as_bytes());
     }
 
     pub fn says_nothing(&mut self) {
@@ -190,10 +200,7 @@ impl Scene {
     /// A connection that the proxy asks PING and ROLE on before it uses it.
     pub fn asked_master(&self, role: &str) -> Wire {
         let mut master = self.master();
-        assert_eq!(master.request(), ["PING"]);
-        assert_eq!(master.request(), ["ROLE"]);
-        let role = format!("+PONG\r\n*1\r\n${}\r\n{role}\r\n", role.len());
-        master.send(role.as_bytes());
+        master.answers_role(role);
         master
     }
 
@@ -239,4 +246,42 @@ pub fn huge() -> String {
 
 pub fn get(key: &str) -> Vec<u8> {
     format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).into_bytes()
+}
+
+pub const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+pub const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// Sends MULTI and these requests, and reads that they are queued.
+pub fn queue(client: &mut Wire, requests: &[Vec<u8>]) {
+    client.send(&[MULTI, &requests.concat()].concat());
+    assert_eq!(client.line(), "+OK");
+    for _ in requests {
+        assert_eq!(client.line(), "+QUEUED");
+    }
+}
+
+/// A whole transaction with these requests arrives.
+pub fn receive(master: &mut Wire, requests: &[&[&str]]) {
+    assert_eq!(master.request(), ["MULTI"]);
+    for request in requests {
+        assert_eq!(master.request(), *request);
+    }
+    assert_eq!(master.request(), ["EXEC"]);
+}
+
+/// What a server answers to MULTI and to so many requests that it queues.
+pub fn queued(count: usize) -> Vec<u8> {
+    [b"+OK\r\n", "+QUEUED\r\n".repeat(count).as_bytes()].concat()
+}
+
+/// A key of each of the two shards.
+pub fn keys_apart() -> [String; 2] {
+    let shards = [("a".to_owned(), 1), ("b".to_owned(), 1)];
+    let ring = Ring::build(Distribution::Ketama, &shards);
+    let shard_of = |key: &String| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes()));
+    [0, 1].map(|shard| {
+        let mut keys = (100..).map(|number| format!("user:{number}"));
+        let found = keys.find(|key| shard_of(key) == shard);
+        found.expect("each shard has keys")
+    })
 }
