@@ -106,8 +106,8 @@ class RespConnection:
 async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await asyncio.open_connection(endpoint.host, endpoint.port)
-    except UnicodeError as error:  # such as a label of 64 signs
-        raise ConnectionError(f"{endpoint.host} cannot be a host's name: {error}") from None
+    except UnicodeError:  # such as a label of 64 signs
+        raise ConnectionError("its host is not a name") from None
 
 
 def why(error: OSError) -> str:
