@@ -175,6 +175,8 @@ pub(crate) struct Worker {
     now: Now,
     tended_ms: Option<u32>,
     published_ms: Option<u32>,
+    /// Something may have changed since then.
+    unpublished: bool,
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
@@ -207,6 +209,7 @@ impl Worker {
             now: Now::read(),
             tended_ms: None,
             published_ms: None,
+            unpublished: false,
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
@@ -304,6 +307,7 @@ impl Worker {
             return 0;
         }
         let busy = self.accept_again.is_some()
+            || self.unpublished
             || self.draining
             || self.backends.iter().any(|(_, backend)| backend.stalled)
             || self.shards.iter().any(Shard::is_unsettled)

@@ -1,5 +1,5 @@
 //! Shows how things stand: what waits, what is sent, which servers are reached. Once a millisecond, when a
-//! round has written what it could.
+//! round has written what it could; what later rounds of that millisecond change is shown soon after.
 
 use super::Worker;
 use crate::backend::Load;
@@ -7,7 +7,9 @@ use crate::client::Gate;
 
 impl Worker {
     pub(super) fn publish(&mut self) {
-        if self.tended_ms != Some(self.now.millis) || self.published_ms == self.tended_ms {
+        self.unpublished =
+            self.tended_ms != Some(self.now.millis) || self.published_ms == self.tended_ms;
+        if self.unpublished {
             return;
         }
         self.published_ms = self.tended_ms;
