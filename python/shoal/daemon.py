@@ -13,6 +13,7 @@ that are not as the topology says. Called by `cli.proxy` and `cli.nutcracker`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     Handlers = Mapping[signal.Signals, Callable[[], None]]
 
 DRAIN_MS = 2000
+FIRST_LOOK = 1.0
+"""How long a start waits for the names of servers; who asks for a server before its name is known is told that it is
+down."""
 
 
 def serve(service: Service, log: Log, load: Callable[[], Service], handlers: Handlers | None = None) -> None:
@@ -109,13 +113,13 @@ class Daemon:
     async def run(self, handlers: Handlers) -> None:
         """Start, serve, drain."""
         ended = self._signals(handlers)
-        prepared = asyncio.create_task(tied(self._service, self._log), name="tie")
+        prepared = asyncio.create_task(self._prepare(), name="prepare")
         over = asyncio.create_task(ended.wait(), name="ended")
         await asyncio.wait([prepared, over], return_when=asyncio.FIRST_COMPLETED)
         if not prepared.done():
             prepared.cancel()
             return
-        self._service = prepared.result()
+        prepared.result()
         self._open()
         try:
             await self._serve(over)
@@ -127,13 +131,20 @@ class Daemon:
             self._close()
         self._log.event("proxy_stopped", node=self._service.node)
 
+    async def _prepare(self) -> None:
+        """Find out where the servers are, as far as that is soon known."""
+        self._service = await tied(self._service, self._log)
+        self._steering = Steering(self._service, self._log)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK):
+                await self._steering.names.look_up()
+
     # ------------------------------------------------------------------------------------------------ ports
 
     def _open(self) -> None:
         """Take every port, or none."""
         service = self._service
         self._plane = Plane([_resolved(pool).spec for pool in service.pools], service.workers or os.cpu_count() or 1)
-        self._steering = Steering(service, self._log)
         self._routes = Routes(self._plane, keys(service), self._log)
         self._subject = Subject(
             service.node, faces(service, self._steering), self._plane, boot_ns, service.password, self.reload
@@ -143,6 +154,9 @@ class Daemon:
                 self._servers.append(AdminServer(self._subject, service.admin))
             if service.stats is not None:
                 self._servers.append(StatsServer(service.stats, self._stats_line))
+            # Before the first client: servers at fixed addresses are known, masters when a majority names them.
+            if fixed := self._steering.names.targets():
+                self._routes.put(fixed)
             self._plane.start()
         except BaseException:
             self._close()
@@ -175,7 +189,8 @@ class Daemon:
                 return group.create_task(_awaited(work), name=name)
 
             self._start = start
-            await self._first_routes()
+            self._steering.attach(self._routes, start)
+            self._steering.start(start)
             others = [
                 start(self._routes.watch_acks(), "acks"),
                 start(self._grant_wishes(), "reload"),
@@ -191,15 +206,6 @@ class Daemon:
             for server in self._servers:
                 server.stop()
             await asyncio.gather(*servers)
-
-    async def _first_routes(self) -> None:
-        """Servers at fixed addresses are known at once; masters come when a majority names them."""
-        await self._steering.names.look_up()
-        fixed = self._steering.names.targets()
-        if fixed:
-            self._routes.put(fixed)
-        self._steering.attach(self._routes, self._start)
-        self._steering.start(self._start)
 
     def _signals(self, handlers: Handlers) -> asyncio.Event:
         """An event that SIGTERM and SIGINT set; SIGHUP reloads."""

@@ -244,6 +244,6 @@ def resolve(endpoint: Endpoint) -> Endpoint | None:
     """The endpoint with its host's first address; None if the name has none now. Asks the name server: it may wait."""
     try:
         found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: what cannot even be asked for, such as a label of 64 signs
         return None
     return Endpoint(str(found[0][4][0]), endpoint.port)

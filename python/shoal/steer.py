@@ -121,44 +121,40 @@ class Names:
             (pool, shard): address for pool, source in pools.items() for shard, address in source.servers.items()
         }
         self._log = log
-        self._found: dict[Key, Address | None] = {}
+        self._found: dict[Key, Address | None] = {
+            key: address for key, address in self._addresses.items() if not _named(address)
+        }
 
     def targets(self) -> dict[Key, Target]:
         return {key: Target(self._found.get(key), NO_LEASE_NEEDED) for key in self._addresses}
 
     async def look_up(self) -> bool:
-        """Look every name up once; whether one has another address than before. The last one is kept for one that
-        has none now."""
-        wanted = {key: address for key, address in self._addresses.items() if key not in self._found or _named(address)}
-        answers = await asyncio.gather(*(_look_up(address) for address in wanted.values()))
-        changed = False
-        for (key, address), found in zip(wanted.items(), answers, strict=True):
-            before = self._found.get(key)
-            if found is None and key not in self._found:
-                self._log.event("name_unknown", pool=key[0], shard=key[1], server=str(address))
-            elif found is not None and found != before:
-                if _named(address):
-                    self._log.event("name_found", pool=key[0], shard=key[1], server=str(address), address=str(found))
-                changed = True
-            self._found[key] = found or before
-        return changed
+        """Look every name up once; whether one has another address than before."""
+        names = {key: address for key, address in self._addresses.items() if _named(address)}
+        return any(await asyncio.gather(*(self._look_up(*name) for name in names.items())))
+
+    async def _look_up(self, key: Key, address: Address) -> bool:
+        """The last address is kept of a name that has none now."""
+        found = await asyncio.to_thread(resolve, address) if isinstance(address, Endpoint) else address
+        new, before = key not in self._found, self._found.get(key)
+        self._found[key] = found or before
+        if found is None and new:
+            self._log.event("name_unknown", pool=key[0], shard=key[1], server=str(address))
+        if found is None or found == before:
+            return False
+        self._log.event("name_found", pool=key[0], shard=key[1], server=str(address), address=str(found))
+        return True
 
     async def run(self, sink: Routes) -> None:
         """Look names up again and again until cancelled."""
         while any(map(_named, self._addresses.values())):
-            await asyncio.sleep(NAMES_PERIOD)
             if await self.look_up():
                 sink.put(self.targets())
+            await asyncio.sleep(NAMES_PERIOD)
 
 
 def _named(address: Address) -> bool:
     return isinstance(address, Endpoint) and not is_address(address.host)
-
-
-async def _look_up(address: Address) -> Address | None:
-    if isinstance(address, Endpoint) and _named(address):
-        return await asyncio.to_thread(resolve, address)
-    return address
 
 
 class Steering:
