@@ -31,7 +31,7 @@ pub(crate) enum Gate {
 /// A client.
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four independent facts; each pair of them occurs"
+    reason = "five independent facts; each pair of them occurs"
 )]
 pub(crate) struct Client {
     pub(crate) handle: Handle,
@@ -46,6 +46,8 @@ pub(crate) struct Client {
     pub(crate) gate: Gate,
     /// No more requests are taken; closed once all it is owed has been sent.
     pub(crate) closing: bool,
+    /// Is known to send no more, and waits all the same.
+    pub(crate) ended: bool,
     /// Is in the worker's list of clients to write to.
     pub(crate) dirty: bool,
     /// Is in the worker's list of clients whose gate may open.
@@ -85,6 +87,7 @@ impl Client {
             lane: LaneKey::default(),
             gate: Gate::Open,
             closing: false,
+            ended: false,
             dirty: false,
             resuming: false,
             interest: Interest::READ,
@@ -147,7 +150,7 @@ impl Client {
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
             Gate::Open if !self.closing => Interest::READ,
-            _ if self.is_held() => Interest::PEER_CLOSED,
+            _ if self.is_held() && !self.ended => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };
         read.and_write(!self.output.is_empty())

@@ -18,6 +18,9 @@ pub(crate) enum Outcome {
     Unknown,
 }
 
+/// The answer where the replies are not what the command gives.
+pub(crate) const UNMERGEABLE: &[u8] = b"-ERR a shard answered in a form that cannot be merged\r\n";
+
 /// One request that went to several shards.
 pub(crate) struct Split {
     merge: Merge,
@@ -74,9 +77,7 @@ impl Split {
             Merge::Sum => self.sum(),
             Merge::Array => self.array(),
         };
-        merged.unwrap_or_else(|| {
-            b"-ERR a shard answered in a form that cannot be merged\r\n".to_vec()
-        })
+        merged.unwrap_or_else(|| UNMERGEABLE.to_vec())
     }
 
     fn failure<'n>(&self, write: bool, name: &impl Fn(usize) -> &'n str) -> Option<Vec<u8>> {

@@ -15,7 +15,7 @@ use dataplane::plane::Plane;
 use dataplane::pool::{Dialect, PoolConfig, Servers};
 use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{Master, SOON, Scene, Wire, client_at, free_port, get, pool, set};
+use scene::{A_WHILE, Master, SOON, Scene, Wire, client_at, free_port, get, pool, set};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -105,6 +105,8 @@ fn a_refused_connection_answers_all_that_waits_for_it_and_the_next_request_tries
         assert_eq!(client.line(), "-ERR Connection refused");
     }
     assert_eq!(plane.stats()[0].totals.errors, 3);
+    let requests = plane.stats()[0].shards[0].totals.requests;
+    assert_eq!(requests, 3, "they have waited for the server");
     let listener = TcpListener::bind(address).expect("the port is still free");
     client.send(&get("a"));
     let (stream, _) = listener.accept().expect("the proxy connects");
@@ -116,9 +118,25 @@ fn a_refused_connection_answers_all_that_waits_for_it_and_the_next_request_tries
 
 #[test]
 fn a_server_without_an_address_is_down() {
-    let (_plane, mut client) = plane_over(&[None], |_| {});
+    let (plane, mut client) = plane_over(&[None], |_| {});
     client.send(&get("a"));
     assert_eq!(client.line(), "-ERR Host is down");
+    let totals = &plane.stats()[0].shards[0].totals;
+    assert_eq!((totals.broken, totals.requests), (1, 0));
+}
+
+#[test]
+fn a_server_without_an_address_is_ejected_like_any_other() {
+    let live = Master::new();
+    let (plane, mut client) = plane_over(&[None, Some(live.endpoint.into())], ejecting(2));
+    let key = key_of_the_first(2);
+    for _ in 0..2 {
+        client.send(&get(&key));
+        assert_eq!(client.line(), "-ERR Host is down");
+    }
+    client.send(&get(&key));
+    assert_eq!(live.connection().request(), ["GET", &key]);
+    assert_eq!(plane.stats()[0].ejections, 1);
 }
 
 /// Until a request waits for the first server.
@@ -224,12 +242,146 @@ fn a_request_that_is_not_answered_in_time_is_timed_out_alone() {
     assert_eq!((stats.timeouts, stats.timed_out), (2, 1), "one failure");
 }
 
+#[test]
+fn a_part_of_a_write_that_is_not_answered_in_time_was_sent_all_the_same() {
+    let scene = Scene::over(&["s0", "s1"], |config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let (first, other) = (key_of(2, 0), key_of(2, 1));
+    let mut client = scene.client();
+    let words = ["DEL", &first, &other].map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    client.send(format!("*3\r\n{}", words.concat()).as_bytes());
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["DEL", &first]);
+    server.send(b":1\r\n");
+    let answer = "-INDOUBT write to shards \"s0\" (done), \"s1\" (unknown)";
+    assert_eq!(client.line(), answer);
+}
+
+#[test]
+fn a_server_whose_replies_are_always_late_is_ejected() {
+    let scene = Scene::over(&["s0", "s1"], |config| {
+        ejecting(2)(config);
+        config.timeout = Duration::from_millis(50);
+    });
+    let key = key_of_the_first(2);
+    let mut client = scene.client();
+    client.send(&get(&key));
+    let mut server = scene.master();
+    for _ in 0..2 {
+        server.request();
+        assert_eq!(client.line(), "-ERR Connection timed out");
+        server.send(b"+late\r\n");
+        scene.wait("the late reply is read", |shard| {
+            shard.totals.unanswered == 0
+        });
+        client.send(&get(&key));
+    }
+    assert_eq!(scene.masters[1].connection().request(), ["GET", &key]);
+    let stats = scene.plane.stats();
+    assert_eq!(stats[0].ejections, 1);
+    let responses = stats[0].shards[0].totals.responses;
+    assert_eq!(responses, 0, "nobody was given them");
+}
+
+#[test]
+fn a_reply_that_is_passed_on_in_pieces_forgives_too() {
+    let scene = Scene::new(ejecting(2));
+    let long = format!("${}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
+    for _ in 0..3 {
+        let mut client = scene.client();
+        client.send(&get("k"));
+        let mut server = scene.master();
+        server.request();
+        server.send(long.as_bytes());
+        client.line();
+        client.line();
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+        scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
+    }
+    assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn who_sends_no_more_while_a_connection_is_made_gets_the_reply() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.backend_password = Some("secret".into());
+    });
+    let mut client = scene.client();
+    client.send(&get("k"));
+    let mut server = scene.master();
+    assert_eq!(server.request(), ["AUTH", "secret"]);
+    client.to.shutdown(Shutdown::Write).expect("an open socket");
+    let ended = Instant::now();
+    while ended.elapsed() < A_WHILE {
+        thread::yield_now();
+    }
+    server.send(b"+OK\r\n");
+    assert_eq!(server.request(), ["GET", "k"]);
+    server.send(b"+yes\r\n");
+    assert_eq!(client.line(), "+yes");
+    assert_eq!(client.line(), "", "then it is let go");
+    let left = |plane: &Plane| plane.stats()[0].totals.left;
+    while left(&scene.plane) == 0 {
+        assert!(ended.elapsed() < SOON, "never: it has left");
+    }
+}
+
+#[test]
+fn who_quits_has_left() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(b"*1\r\n$4\r\nQUIT\r\n");
+    assert_eq!(
+        (client.line(), client.line()),
+        ("+OK".into(), String::new())
+    );
+    let totals = &scene.plane.stats()[0].totals;
+    assert_eq!((totals.left, totals.lost), (1, 0));
+}
+
+#[test]
+fn what_is_shown_does_not_lag_behind_when_nothing_more_happens() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(&get("k"));
+    let mut server = scene.master();
+    let mut answer = |count: usize, next: usize| {
+        for _ in 0..count {
+            server.request();
+            server.send(b"$-1\r\n");
+            client.line();
+        }
+        client.send(&get("k").repeat(next));
+    };
+    let mut lags: Vec<Duration> = (0..5)
+        .map(|_| {
+            (0..20).for_each(|_| answer(1, 1));
+            answer(1, 3);
+            let asked = Instant::now();
+            scene.wait("three are unanswered", |shard| shard.totals.unanswered == 3);
+            let lag = asked.elapsed();
+            answer(3, 1);
+            lag
+        })
+        .collect();
+    lags.sort();
+    assert!(lags[2] < A_WHILE, "{lags:?}");
+}
+
 /// A key of the first of so many shards, as `plane_over` names them.
 fn key_of_the_first(shards: usize) -> String {
+    key_of(shards, 0)
+}
+
+/// A key of one of so many shards.
+fn key_of(shards: usize, place: usize) -> String {
     let shards: Vec<_> = (0..shards).map(|n| (format!("s{n}"), 1)).collect();
     let ring = Ring::build(Distribution::Ketama, &shards);
     let mut keys = (0..).map(|n| format!("key:{n}"));
-    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == 0)
+    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == place)
         .expect("some key is on it")
 }
 

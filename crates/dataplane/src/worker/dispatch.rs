@@ -134,6 +134,10 @@ impl Worker {
         let to = match self.takes(shard, lane, access) {
             Room::Ready(backend) if !self.is_behind(handle, shard) => backend,
             Room::Never(reason) => return self.cannot_forward(handle, &reason),
+            Room::Failed(reason) => {
+                self.count_request(shard, frame.len());
+                return self.cannot_forward(handle, &reason);
+            }
             _ => return self.park(handle, shard, frame.len()),
         };
         let Some(client) = self.client(handle) else {
@@ -170,7 +174,9 @@ impl Worker {
         for &shard in &plan.shards {
             match self.takes(shard, lane, command.access) {
                 Room::Ready(backend) if !self.is_behind(handle, shard) => backends.push(backend),
-                Room::Never(reason) => return self.cannot_forward(handle, &reason),
+                Room::Never(reason) | Room::Failed(reason) => {
+                    return self.cannot_forward(handle, &reason);
+                }
                 _ => return self.park(handle, shard, request.frame.len()),
             }
         }
@@ -207,10 +213,15 @@ impl Worker {
         };
         backend.push(owner, access, frame, millis);
         let shard = backend.shard;
+        self.count_request(shard, frame.len());
+        self.touch_backend(handle);
+    }
+
+    /// A request was sent to a server, or has waited for its connection.
+    fn count_request(&self, shard: usize, bytes: usize) {
         let counters = &self.shards[shard].counters;
         counters.requests.add(1);
-        counters.request_bytes.add(frame.len() as u64);
-        self.touch_backend(handle);
+        counters.request_bytes.add(bytes as u64);
     }
 
     /// Closes the connection of a peer that speaks HTTP.

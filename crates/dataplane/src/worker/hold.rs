@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::dispatch::Step;
-use super::losses::strerror;
+use super::losses::{Loss, strerror};
 use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
@@ -37,6 +37,8 @@ pub(super) enum Room {
     Later,
     /// There is no server that could, and will be none; the reason.
     Never(String),
+    /// It waited for a connection that could not be made; the reason.
+    Failed(String),
 }
 
 impl Worker {
@@ -53,11 +55,12 @@ impl Worker {
             if self.snapshot.epoch == 0 {
                 return Room::Later; // nobody has looked yet where it is
             }
-            // Its name has no address: Twemproxy's word for it.
+            // Its name has no address: Twemproxy's word for it, and a failure like any other.
+            self.note_failure(shard, &Loss::Broken("look up", Errno::HOSTDOWN));
             return Room::Never(strerror(Errno::HOSTDOWN));
         }
         match self.failing_reason(shard, lane) {
-            Some(reason) => Room::Never(reason),
+            Some(reason) => Room::Failed(reason),
             None => match self.want_lane(shard, lane) {
                 Some(reason) => Room::Never(reason),
                 None => Room::Later,
@@ -173,7 +176,7 @@ impl Worker {
                     behind.insert(client);
                     self.shards[shard].held.push_back(request);
                 }
-                Room::Never(reason) => {
+                Room::Never(reason) | Room::Failed(reason) => {
                     self.no_longer_held(pool, &request);
                     let outcome = Outcome::NotSent(format!("-ERR {reason}"));
                     self.settle(shard, request.owner, request.access, outcome);

@@ -86,6 +86,8 @@ impl Worker {
     fn end(&mut self, handle: Handle) -> Step {
         if let Some(client) = self.client(handle) {
             client.closing = true;
+            let pool = usize::from(client.pool);
+            self.pools[pool].counters.left.add(1);
         }
         self.touch_client(handle);
         Step::Taken

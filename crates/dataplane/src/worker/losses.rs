@@ -9,7 +9,7 @@ use super::shard::LaneState;
 use crate::backend::{Phase, Pin, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::Owner;
+use crate::inflight::{Owner, WHOLE};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::snapshot::NANOS_A_MILLI;
@@ -293,9 +293,12 @@ impl Worker {
     }
 
     fn settle_late(&mut self, shard: usize, owner: Owner, access: Access, timeout: u32) {
-        let outcome = if self.shards[shard].fixed {
+        let whole = matches!(owner, Owner::Client { part: WHOLE, .. });
+        let write = access == Access::Write;
+        // What is said of a part of a write must be true of it: it was sent.
+        let outcome = if self.shards[shard].fixed && (whole || !write) {
             Outcome::NotSent(format!("-ERR {}", strerror(Errno::TIMEDOUT)))
-        } else if access == Access::Write {
+        } else if write {
             Outcome::Unknown
         } else {
             let name = self.snapshot.shard_name(shard);

@@ -96,7 +96,7 @@ impl Worker {
                 }
                 step
             }
-            Room::Never(reason) => {
+            Room::Never(reason) | Room::Failed(reason) => {
                 self.unwatch(handle);
                 self.cannot_forward(handle, &reason)
             }

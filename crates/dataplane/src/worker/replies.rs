@@ -8,7 +8,7 @@ use super::refusals::{is_refusal, is_replica};
 use super::transaction;
 use super::{READ_SIZE, Worker};
 use crate::backend::{Phase, Pin, Stream};
-use crate::coalesce::Outcome;
+use crate::coalesce::{Outcome, UNMERGEABLE};
 use crate::command::Access;
 use crate::inflight::{Owner, Pending, Slot, WHOLE};
 use crate::reactor::{Handle, Ready};
@@ -167,9 +167,9 @@ impl Worker {
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
         let shard = backend.shard;
-        let counters = &self.shards[shard].counters;
-        counters.response_bytes.add(piece.len() as u64);
-        counters.responses.add(u64::from(done));
+        if done {
+            self.answered(shard);
+        }
         if let Some(Owner::Client { client, .. }) = front
             && let Some(to) = self.client(client)
         {
@@ -177,6 +177,7 @@ impl Worker {
             if done {
                 to.finish_head();
             }
+            self.count_response(shard, piece.len(), done);
             self.delivered(client);
         }
     }
@@ -230,32 +231,44 @@ impl Worker {
         if backend.phase != Phase::Ready {
             self.answered_last(handle);
         }
-        let counters = &self.shards[shard].counters;
-        counters.responses.add(1);
-        counters.response_bytes.add(reply.len() as u64);
-        self.shards[shard].answered();
-        if self.any_ejector
-            && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
-        {
-            ejector.answered(shard);
-        }
         let Owner::Client {
             client,
             sequence,
             part,
         } = pending.owner
         else {
+            // It came too late: nobody is given it, and it is no excuse for the server.
+            return;
+        };
+        self.answered(shard);
+        let Some(to) = self.client(client) else {
             return;
         };
         if part == WHOLE {
-            if let Some(to) = self.client(client) {
-                to.deliver(sequence, reply);
-                self.delivered(client);
-            }
+            to.deliver(sequence, reply);
+            self.delivered(client);
         } else {
             let outcome = Outcome::Reply(reply.into());
             self.settle(shard, pending.owner, pending.access, outcome);
         }
+        self.count_response(shard, reply.len(), true);
+    }
+
+    /// A server has answered in time: its failures before that are forgiven.
+    fn answered(&mut self, shard: usize) {
+        self.shards[shard].answered();
+        if self.any_ejector
+            && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
+        {
+            ejector.answered(shard);
+        }
+    }
+
+    /// A client was given a reply, or the last piece of one, or another piece.
+    fn count_response(&self, shard: usize, bytes: usize, whole: bool) {
+        let counters = &self.shards[shard].counters;
+        counters.responses.add(u64::from(whole));
+        counters.response_bytes.add(bytes as u64);
     }
 
     fn take_greeting(&mut self, handle: Handle, reply: &[u8]) {
@@ -310,7 +323,7 @@ impl Worker {
                 return;
             }
             let reply = split.answer(access == Access::Write, name);
-            let ours = split.lost_a_part();
+            let ours = split.lost_a_part() || reply == UNMERGEABLE;
             client.deliver(sequence, &reply);
             let counters = &self.pools[self.shards[shard].pool].counters;
             counters.errors.add(u64::from(ours));

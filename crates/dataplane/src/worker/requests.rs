@@ -26,15 +26,26 @@ const LARGEST_REQUEST: usize = 1 << 30;
 impl Worker {
     /// Closes a client that has left while something of it is held, or that is beyond reach.
     pub(super) fn client_left(&mut self, handle: Handle, event: Ready) {
+        let drops = self.drops_what_is_held(handle);
         let Some(client) = self.client(handle) else {
             return;
         };
         let reads = client.gate == Gate::Open && !client.closing;
         if event.broken() {
             self.client_lost(handle);
-        } else if client.is_held() || event.hung_up() && !reads {
+        } else if client.is_held() && drops || event.hung_up() && !reads {
             self.client_gone(handle);
+        } else if client.is_held() {
+            client.ended = true;
+            self.watch_client(handle);
         }
+    }
+
+    /// What is held for a client is dropped when it sends no more: it may have lost patience. Where servers
+    /// are fixed that is held only until a connection is made or refused.
+    fn drops_what_is_held(&mut self, handle: Handle) -> bool {
+        let pool = self.client(handle).map(|client| usize::from(client.pool));
+        pool.is_none_or(|pool| !self.snapshot.pools[pool].config.is_fixed())
     }
 
     pub(super) fn client_ready(&mut self, handle: Handle, event: Ready) {
@@ -87,10 +98,11 @@ impl Worker {
     /// A client that sends no more may still wait for its replies, as `nc -N` does. One that is gone
     /// looks the same, so the wait is short, and nothing held is ever sent for it.
     fn input_ended(&mut self, handle: Handle) {
+        let drops = self.drops_what_is_held(handle);
         let Some(client) = self.client(handle) else {
             return;
         };
-        if client.idle() || client.is_held() {
+        if client.idle() || client.is_held() && drops {
             return self.client_gone(handle);
         }
         client.closing = true;
