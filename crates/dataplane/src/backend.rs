@@ -27,7 +27,8 @@ pub(crate) enum Phase {
     Ready,
     /// Refused a request before executing it: takes nothing new, its replies are still read.
     Retired,
-    /// Not needed any more: takes nothing new, and closes once everything on it is answered.
+    /// Not needed any more: takes nothing new, begins or ends no write, and closes once everything on it
+    /// is answered.
     Ending,
 }
 
@@ -227,6 +228,11 @@ impl Backend {
     pub(crate) fn awaits_reply(&self) -> bool {
         let front = self.fifo.front();
         front.is_some_and(|front| front.bytes as usize <= self.written)
+    }
+
+    /// Some request was refused here: what follows is not taken at face value.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.phase == Phase::Retired || !self.refused.is_empty()
     }
 
     /// What is on the connection now.

@@ -150,24 +150,38 @@ impl Worker {
         self.open_due_lanes(shard);
     }
 
-    /// Closes a shard's connections, those that still wait for replies once these have come.
+    /// Closes a shard's connections, those that still wait for replies once these have come. What has not
+    /// begun to leave was not meant for their server any more: it is held.
     pub(super) fn finish_backends(&mut self, shard: usize) {
         let millis = self.now.millis;
-        let mut idle = Vec::new();
+        let (mut idle, mut ending) = (Vec::new(), Vec::new());
+        let mut unwritten = Vec::new();
         for (_, backend) in &mut self.backends {
-            if backend.shard != shard {
+            if backend.shard != shard || backend.phase == Phase::Ending {
                 continue;
             }
-            let open = matches!(backend.phase, Phase::Ready | Phase::Retired | Phase::Ending);
+            let open = matches!(backend.phase, Phase::Ready | Phase::Retired);
+            if open {
+                unwritten.push((backend.lane, backend.take_unwritten()));
+            }
             if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;
+                ending.push(backend.handle);
             } else {
                 idle.push(backend.handle);
             }
         }
+        for handle in ending {
+            self.touch_backend(handle); // half a write is found out when it is to go on
+        }
         for handle in idle {
             self.backends.remove(handle.index as usize);
+        }
+        for (lane, requests) in unwritten {
+            for (pending, frame) in requests {
+                self.hold(shard, lane, pending, frame);
+            }
         }
     }
 

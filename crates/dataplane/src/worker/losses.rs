@@ -93,7 +93,8 @@ impl Worker {
             } else {
                 self.lane_failed(shard, key, loss);
             }
-        } else {
+        } else if backend.phase != Phase::Ending {
+            // One that is ending says nothing about the server that the shard has now.
             self.note_failure(shard, loss);
         }
         let half_sent = backend.stream.is_some();
@@ -119,7 +120,7 @@ impl Worker {
                 self.hold(shard, key, pending, frame);
             }
         }
-        if fixed && made && self.shards[shard].has_waiting() {
+        if fixed && made && !self.shards[shard].leaving && self.shards[shard].has_waiting() {
             self.want_lane(shard, key);
         }
     }

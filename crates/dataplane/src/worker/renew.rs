@@ -11,6 +11,21 @@ use crate::reactor::Handle;
 use crate::snapshot::Snapshot;
 use crate::socket;
 
+/// What is other about a shard in the newer snapshot.
+struct Change {
+    moved: bool,
+    was_fixed: bool,
+    left: bool,
+    came_back: bool,
+}
+
+impl Change {
+    /// Its connections end once they have answered everything.
+    fn winds_down(&self, fixed: bool) -> bool {
+        self.left || self.moved && (fixed || self.was_fixed)
+    }
+}
+
 impl Worker {
     /// Takes over what the plane has posted.
     pub(super) fn take_news(&mut self) {
@@ -23,12 +38,13 @@ impl Worker {
             if reconfigured {
                 self.take_pools();
             }
-            for shard in 0..self.shards.len() {
-                self.take_route(shard);
-            }
+            self.take_routes(reconfigured);
         }
         for (pool, listener) in news.listeners {
-            self.listen(pool, listener);
+            // One that has gone again since then listens no more.
+            if !self.snapshot.pools[pool].leaving {
+                self.listen(pool, listener);
+            }
         }
         self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
@@ -84,41 +100,68 @@ impl Worker {
         }
     }
 
-    fn take_route(&mut self, shard: usize) {
-        let route = &self.snapshot.routes[shard];
-        let pool = self.snapshot.pool_of(shard);
-        let state = &mut self.shards[shard];
-        let moved = state.endpoint != route.endpoint;
-        let (was_fixed, fixed) = (state.fixed, pool.config.is_fixed());
-        let first = pool.config.lane(0);
-        if moved {
-            state.endpoint.clone_from(&route.endpoint);
+    /// Every shard knows its server before the first one gives up connections, and all have done that
+    /// before anything that waits goes on: it may need any of them.
+    fn take_routes(&mut self, reconfigured: bool) {
+        let changes: Vec<Change> = (0..self.shards.len())
+            .map(|shard| self.take_route(shard))
+            .collect();
+        for (shard, change) in changes.iter().enumerate() {
+            self.leave_server(shard, change);
         }
-        state.fixed = fixed;
-        if route.leaving || moved && (fixed || was_fixed) {
-            // Nobody has failed over: the old server answers what it has been sent.
-            self.wind_down(shard);
-        } else if moved {
-            self.leave_master(shard);
-        }
-        let stays = !self.snapshot.routes[shard].leaving;
-        if stays && fixed && moved {
-            self.preconnect(shard);
-        } else if stays && was_fixed && !fixed {
-            self.want_lane(shard, first);
-        } else if stays && fixed && self.shards[shard].endpoint.is_none() {
-            self.release(shard); // what came before the first snapshot learns that there is no server
+        for (shard, change) in changes.iter().enumerate() {
+            self.go_on(shard, change, reconfigured);
         }
     }
 
-    /// Ends a shard's connections once they have answered everything. What waits is looked at again.
-    fn wind_down(&mut self, shard: usize) {
-        self.finish_backends(shard);
-        self.shards[shard].lanes.clear();
-        if self.snapshot.routes[shard].leaving {
+    fn take_route(&mut self, shard: usize) -> Change {
+        let route = &self.snapshot.routes[shard];
+        let fixed = self.snapshot.pool_of(shard).config.is_fixed();
+        let state = &mut self.shards[shard];
+        let change = Change {
+            moved: state.endpoint != route.endpoint,
+            was_fixed: state.fixed,
+            left: route.leaving && !state.leaving,
+            came_back: state.leaving && !route.leaving,
+        };
+        if change.moved {
+            state.endpoint.clone_from(&route.endpoint);
+        }
+        state.fixed = fixed;
+        state.leaving = route.leaving;
+        change
+    }
+
+    /// Gives up the connections to a server that is not the shard's any more.
+    fn leave_server(&mut self, shard: usize, change: &Change) {
+        if change.winds_down(self.shards[shard].fixed) {
+            // Nobody has failed over: the old server answers what it has been sent.
+            self.finish_backends(shard);
+            self.shards[shard].lanes.clear();
+        } else if change.moved {
+            self.leave_master(shard);
+        }
+        if change.left {
             self.refuse_held(shard);
         }
-        self.release(shard);
+    }
+
+    /// Connects the shard where it is to be connected by itself, and looks again at what waits: after a
+    /// reload at all of it, for its keys may be another shard's now.
+    fn go_on(&mut self, shard: usize, change: &Change, reconfigured: bool) {
+        let state = &self.shards[shard];
+        let (fixed, stays) = (state.fixed, !state.leaving);
+        let nowhere = fixed && state.endpoint.is_none();
+        if stays && fixed && (change.moved || change.came_back) {
+            self.preconnect(shard);
+        } else if stays && !fixed && (change.was_fixed || change.came_back) {
+            let first = self.snapshot.pool_of(shard).config.lane(0);
+            self.want_lane(shard, first);
+        }
+        // What came before the first snapshot learns here that there is no server.
+        if reconfigured || nowhere || change.winds_down(fixed) {
+            self.release(shard);
+        }
     }
 
     /// Takes over what other workers or the clock have changed about ejected servers.

@@ -160,10 +160,13 @@ impl Worker {
         backend.stream = (remaining > 0).then_some(Stream { remaining });
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
-        let shard = backend.shard;
+        let (shard, ending) = (backend.shard, backend.phase == Phase::Ending);
         let counters = &self.shards[shard].counters;
         counters.response_bytes.add(piece.len() as u64);
         counters.responses.add(u64::from(done));
+        if done {
+            self.answered(handle, shard, ending);
+        }
         if let Some(Owner::Client { client, .. }) = front
             && let Some(to) = self.client(client)
         {
@@ -190,7 +193,7 @@ impl Worker {
             return;
         };
         let frame: Option<Box<[u8]>> =
-            (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
+            (refusal || backend.has_refused()).then(|| backend.front_bytes().into());
         let Some(pending) = backend.pop() else {
             let loss = Loss::Unfit("a reply that nobody had asked for".to_owned());
             return self.lose_backend(handle, &loss);
@@ -201,18 +204,11 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
-        if backend.phase == Phase::Ending && !backend.has_inflight() {
-            self.backends.remove(handle.index as usize);
-        }
+        let ending = backend.phase == Phase::Ending;
         let counters = &self.shards[shard].counters;
         counters.responses.add(1);
         counters.response_bytes.add(reply.len() as u64);
-        self.shards[shard].answered();
-        if self.any_ejector
-            && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
-        {
-            ejector.answered(shard);
-        }
+        self.answered(handle, shard, ending);
         let Owner::Client {
             client,
             sequence,
@@ -229,6 +225,23 @@ impl Worker {
         } else {
             let outcome = Outcome::Reply(reply.into());
             self.settle(shard, pending.owner, pending.access, outcome);
+        }
+    }
+
+    /// A reply is complete: its server serves. A connection that is ending closes with its last one, and
+    /// says nothing about the server that the shard has now.
+    fn answered(&mut self, handle: Handle, shard: usize, ending: bool) {
+        if ending {
+            if self.backend(handle).is_some_and(|it| !it.has_inflight()) {
+                self.backends.remove(handle.index as usize);
+            }
+            return;
+        }
+        self.shards[shard].answered();
+        if self.any_ejector
+            && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
+        {
+            ejector.answered(shard);
         }
     }
 

@@ -13,8 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dataplane::hash::HashKind;
 use dataplane::plane::{Plane, ShardStats};
 use dataplane::pool::PoolConfig;
+use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 
 /// Far longer than anything here takes.
@@ -147,6 +149,15 @@ pub fn pool(name: &str, listen: SocketAddr, shards: &[&str]) -> PoolConfig {
     config.hold_timeout = SOON;
     config.hold_bytes = 256 << 20;
     config
+}
+
+/// A key that belongs to the n-th of these shards.
+pub fn key_of(shards: &[&str], n: usize) -> String {
+    let shards: Vec<_> = shards.iter().map(|&shard| (shard.to_owned(), 1)).collect();
+    let ring = Ring::build(Distribution::Ketama, &shards);
+    let mut keys = (0..).map(|n| format!("key:{n}"));
+    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == n)
+        .expect("some key is on it")
 }
 
 /// A plane with one pool, and the masters of its shards.
