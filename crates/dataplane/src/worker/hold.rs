@@ -105,7 +105,7 @@ impl Worker {
         if self.client(owner).is_none() {
             return;
         }
-        if self.shards[shard].leaving {
+        if self.snapshot.routes[shard].leaving {
             return self.refuse_removed(shard, pending.owner, pending.access);
         }
         let pool = self.shards[shard].pool;

@@ -120,7 +120,8 @@ impl Worker {
                 self.hold(shard, key, pending, frame);
             }
         }
-        if fixed && made && !self.shards[shard].leaving && self.shards[shard].has_waiting() {
+        if fixed && made && !self.snapshot.routes[shard].leaving && self.shards[shard].has_waiting()
+        {
             self.want_lane(shard, key);
         }
     }

@@ -15,14 +15,21 @@ use crate::socket;
 struct Change {
     moved: bool,
     was_fixed: bool,
-    left: bool,
-    came_back: bool,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Stays,
+    Leaves,
+    ComesBack,
+    HasLeft,
 }
 
 impl Change {
     /// Its connections end once they have answered everything.
     fn winds_down(&self, fixed: bool) -> bool {
-        self.left || self.moved && (fixed || self.was_fixed)
+        self.turn == Turn::Leaves || self.moved && (fixed || self.was_fixed)
     }
 }
 
@@ -34,11 +41,11 @@ impl Worker {
         };
         if let Some(next) = news.snapshot {
             let reconfigured = !self.same_pools(&next);
-            self.snapshot = next;
+            let before = std::mem::replace(&mut self.snapshot, next);
             if reconfigured {
                 self.take_pools();
             }
-            self.take_routes(reconfigured);
+            self.take_routes(&before, reconfigured);
         }
         for (pool, listener) in news.listeners {
             // One that has gone again since then listens no more.
@@ -102,9 +109,10 @@ impl Worker {
 
     /// Every shard knows its server before the first one gives up connections, and all have done that
     /// before anything that waits goes on: it may need any of them.
-    fn take_routes(&mut self, reconfigured: bool) {
+    fn take_routes(&mut self, before: &Snapshot, reconfigured: bool) {
+        let had_left = |shard: usize| before.routes.get(shard).is_some_and(|route| route.leaving);
         let changes: Vec<Change> = (0..self.shards.len())
-            .map(|shard| self.take_route(shard))
+            .map(|shard| self.take_route(shard, had_left(shard)))
             .collect();
         for (shard, change) in changes.iter().enumerate() {
             self.leave_server(shard, change);
@@ -114,21 +122,24 @@ impl Worker {
         }
     }
 
-    fn take_route(&mut self, shard: usize) -> Change {
+    fn take_route(&mut self, shard: usize, had_left: bool) -> Change {
         let route = &self.snapshot.routes[shard];
         let fixed = self.snapshot.pool_of(shard).config.is_fixed();
         let state = &mut self.shards[shard];
         let change = Change {
             moved: state.endpoint != route.endpoint,
             was_fixed: state.fixed,
-            left: route.leaving && !state.leaving,
-            came_back: state.leaving && !route.leaving,
+            turn: match (had_left, route.leaving) {
+                (false, false) => Turn::Stays,
+                (false, true) => Turn::Leaves,
+                (true, false) => Turn::ComesBack,
+                (true, true) => Turn::HasLeft,
+            },
         };
         if change.moved {
             state.endpoint.clone_from(&route.endpoint);
         }
         state.fixed = fixed;
-        state.leaving = route.leaving;
         change
     }
 
@@ -141,7 +152,7 @@ impl Worker {
         } else if change.moved {
             self.leave_master(shard);
         }
-        if change.left {
+        if change.turn == Turn::Leaves {
             self.refuse_held(shard);
         }
     }
@@ -150,11 +161,13 @@ impl Worker {
     /// reload at all of it, for its keys may be another shard's now.
     fn go_on(&mut self, shard: usize, change: &Change, reconfigured: bool) {
         let state = &self.shards[shard];
-        let (fixed, stays) = (state.fixed, !state.leaving);
+        let fixed = state.fixed;
         let nowhere = fixed && state.endpoint.is_none();
-        if stays && fixed && (change.moved || change.came_back) {
+        let stays = !self.snapshot.routes[shard].leaving;
+        let came_back = change.turn == Turn::ComesBack;
+        if stays && fixed && (change.moved || came_back) {
             self.preconnect(shard);
-        } else if stays && !fixed && (change.was_fixed || change.came_back) {
+        } else if stays && !fixed && (change.was_fixed || came_back) {
             let first = self.snapshot.pool_of(shard).config.lane(0);
             self.want_lane(shard, first);
         }

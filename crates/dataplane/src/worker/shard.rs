@@ -50,8 +50,6 @@ pub(crate) struct Shard {
     /// Its pool's servers are fixed: connections are opened when a request needs one, and no other
     /// time.
     pub(crate) fixed: bool,
-    /// No key belongs to it any more.
-    pub(crate) leaving: bool,
     pub(crate) lanes: Vec<Lane>,
     /// In the order in which they were first sent or asked for.
     pub(crate) held: VecDeque<Held>,
@@ -76,7 +74,6 @@ impl Shard {
             pool: face.pool,
             endpoint: None,
             fixed: false,
-            leaving: false,
             lanes: Vec::new(),
             held: VecDeque::new(),
             parked: VecDeque::new(),
