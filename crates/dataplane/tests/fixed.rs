@@ -15,7 +15,7 @@ use dataplane::plane::Plane;
 use dataplane::pool::{Dialect, PoolConfig, Servers};
 use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{Master, SOON, Scene, Wire, client_at, free_port, get, pool, set};
+use scene::{Master, SOON, Scene, Wire, client_at, free_port, get, huge, key_of, pool, set};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -222,6 +222,48 @@ fn a_request_that_is_not_answered_in_time_is_timed_out_alone() {
     assert_eq!(client.line(), "+OK", "late replies are nobody's");
     let stats = &scene.plane.stats()[0].shards[0].totals;
     assert_eq!((stats.timeouts, stats.timed_out), (2, 1), "one failure");
+}
+
+#[test]
+fn a_request_that_expires_before_it_has_left_is_never_sent() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let (mut first, mut second) = (scene.client(), scene.client());
+    first.send(&set("k", &huge()));
+    let mut server = scene.master();
+    server.begins();
+    second.send(&set("q", "1"));
+    assert_eq!(second.line(), "-ERR Connection timed out");
+    assert_eq!(first.line(), "-ERR Connection timed out");
+    assert_eq!(server.request()[1], "k", "half a request ends");
+    second.send(&set("q", "2"));
+    assert_eq!(server.request(), ["SET", "q", "2"]);
+    server.send(b"+late\r\n+OK\r\n");
+    assert_eq!(second.line(), "+OK");
+}
+
+#[test]
+fn a_part_that_is_not_answered_in_time_is_in_doubt() {
+    let names = ["a", "b"];
+    let scene = Scene::over(&names, |config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let (a, b) = (key_of(&names, 0), key_of(&names, 1));
+    let mut client = scene.client();
+    let (one, two) = (a.len(), b.len());
+    let mset =
+        format!("*5\r\n$4\r\nMSET\r\n${one}\r\n{a}\r\n$1\r\n1\r\n${two}\r\n{b}\r\n$1\r\n1\r\n");
+    client.send(mset.as_bytes());
+    let mut servers = [0, 1].map(|n| scene.masters[n].connection());
+    assert_eq!(servers[0].request(), ["MSET", &a, "1"]);
+    assert_eq!(servers[1].request(), ["MSET", &b, "1"]);
+    servers[0].send(b"+OK\r\n");
+    let doubt = "-INDOUBT write to shards \"a\" (done), \"b\" (unknown)";
+    assert_eq!(client.line(), doubt);
+    assert_eq!(scene.plane.stats()[0].shards[1].totals.indoubt, 1);
 }
 
 /// A key of the first of so many shards, as `plane_over` names them.

@@ -6,10 +6,10 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::shard::LaneState;
-use crate::backend::{Phase, Progress};
+use crate::backend::{Late, Phase, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::Owner;
+use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::snapshot::NANOS_A_MILLI;
@@ -18,6 +18,11 @@ use crate::snapshot::NANOS_A_MILLI;
 const OPEN_TIMEOUT_MS: u32 = 1000;
 /// How long the last replies of a connection that is not needed any more are waited for.
 const ENDING_MS: u32 = 10_000;
+
+/// A fixed server that lets requests expire and says nothing for so many timeouts, and no less than so
+/// many milliseconds, gets a new connection: what is unanswered on the old one does not grow for ever.
+const DEAD_TIMEOUTS: u32 = 10;
+const DEAD_MS: u32 = 10_000;
 
 /// Why a connection is given up.
 pub(super) enum Loss {
@@ -244,14 +249,24 @@ impl Worker {
             if timeout == 0 || backend.stream.is_some() {
                 continue;
             }
-            while let Some(late) = self
-                .backends
-                .get_mut(index)
-                .and_then(|backend| backend.expire(millis, timeout))
-            {
+            let handle = backend.handle;
+            let late = match self.backends.get_mut(index) {
+                Some(backend) => backend.expire(millis, timeout),
+                None => continue,
+            };
+            for late in late {
                 self.shards[shard].counters.timeouts.add(1);
-                self.note_silence(shard, late.at_ms);
-                self.settle_late(shard, late.owner, late.access, timeout);
+                self.note_silence(shard, late.pending.at_ms);
+                self.settle_late(shard, &late, timeout);
+            }
+            let silence = (timeout.saturating_mul(DEAD_TIMEOUTS)).max(DEAD_MS);
+            if self.shards[shard].fixed
+                && self
+                    .backend(handle)
+                    .is_some_and(|it| it.is_dead(millis, silence))
+            {
+                let text = format!("no answer for {:.1} s", f64::from(silence) / 1e3);
+                self.lose_backend(handle, &Loss::Silent(text));
             }
         }
     }
@@ -291,16 +306,21 @@ impl Worker {
         self.count_failure(shard);
     }
 
-    fn settle_late(&mut self, shard: usize, owner: Owner, access: Access, timeout: u32) {
-        let outcome = if self.shards[shard].fixed {
-            Outcome::NotSent(format!("-ERR {}", strerror(Errno::TIMEDOUT)))
-        } else if access == Access::Write {
-            Outcome::Unknown
-        } else {
-            let name = self.snapshot.shard_name(shard);
-            Outcome::NotSent(format!(
-                "-ERR shard \"{name}\" did not answer within {timeout} ms"
-            ))
+    fn settle_late(&mut self, shard: usize, late: &Late, timeout: u32) {
+        let Pending { owner, access, .. } = late.pending;
+        let fixed = self.shards[shard].fixed;
+        let name = self.snapshot.shard_name(shard);
+        let line = match (fixed, late.sent) {
+            (true, _) => format!("-ERR {}", strerror(Errno::TIMEDOUT)),
+            (_, true) => format!("-ERR shard \"{name}\" did not answer within {timeout} ms"),
+            (_, false) => {
+                format!("-ERR shard \"{name}\" did not take the request within {timeout} ms")
+            }
+        };
+        let outcome = match (late.sent, access) {
+            (false, _) => Outcome::NotSent(line),
+            (_, Access::Write) if !fixed => Outcome::Unknown,
+            _ => Outcome::Unanswered(line),
         };
         self.settle(shard, owner, access, outcome);
     }

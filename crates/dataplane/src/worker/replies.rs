@@ -80,7 +80,13 @@ impl Worker {
     fn heard_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
         match read {
             Ok(0) => self.lose_backend(handle, &Loss::Closed),
-            Ok(_) => return true,
+            Ok(_) => {
+                let millis = self.now.millis;
+                if let Some(backend) = self.backend(handle) {
+                    backend.heard_ms = millis;
+                }
+                return true;
+            }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => self.lose_backend(handle, &Loss::Broken("read", error)),
         }
@@ -271,7 +277,12 @@ impl Worker {
         else {
             return;
         };
-        if outcome == Outcome::Unknown && access == Access::Write {
+        let in_doubt = match outcome {
+            Outcome::Unknown => true,
+            Outcome::Unanswered(_) => part != WHOLE,
+            Outcome::Reply(_) | Outcome::NotSent(_) => false,
+        };
+        if in_doubt && access == Access::Write {
             self.shards[shard].counters.indoubt.add(1);
         }
         let snapshot = self.snapshot.clone();
@@ -283,7 +294,9 @@ impl Worker {
         if part == WHOLE {
             let reply = match outcome {
                 Outcome::Reply(reply) => reply,
-                Outcome::NotSent(line) => format!("{line}\r\n").into_bytes().into(),
+                Outcome::NotSent(line) | Outcome::Unanswered(line) => {
+                    format!("{line}\r\n").into_bytes().into()
+                }
                 Outcome::Unknown => lost(access, name(shard)).into_bytes().into(),
             };
             client.deliver(sequence, &reply);
