@@ -17,6 +17,7 @@ use crate::inflight::{Owner, Pending};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Interest};
 use crate::resp::ReplyScan;
+use crate::snapshot::Nanos;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +84,8 @@ pub(crate) struct Backend {
     pub(crate) phase: Phase,
     /// When the phase began, milliseconds of the worker's clock.
     pub(crate) since_ms: u32,
+    /// When it was made, or, until then, when that was begun.
+    pub(crate) begun: Nanos,
     /// When something was last read from it.
     pub(crate) heard_ms: u32,
     /// Is in the worker's list of backends to write to.
@@ -119,6 +122,7 @@ impl Backend {
             lane,
             phase: Phase::Connecting,
             since_ms: now_ms,
+            begun: 0,
             heard_ms: now_ms,
             dirty: false,
             interest: Interest::READ.and_write(true),

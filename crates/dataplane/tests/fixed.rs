@@ -15,7 +15,9 @@ use dataplane::plane::Plane;
 use dataplane::pool::{Dialect, PoolConfig, Servers};
 use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{Master, SOON, Scene, Wire, client_at, free_port, get, huge, key_of, pool, set};
+use scene::{
+    A_WHILE, Master, SOON, Scene, Wire, client_at, free_port, get, huge, key_of, pool, set,
+};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -312,6 +314,14 @@ fn when_all_servers_are_ejected_nothing_is_sent() {
     assert_eq!(plane.stats()[0].shards[0].totals.attempts, attempts);
 }
 
+/// Until another loss would be another failure.
+fn the_incident_is_over() {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(60) {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn any_reply_forgives_the_failures_before_it() {
     let scene = Scene::new(ejecting(2));
@@ -322,10 +332,109 @@ fn any_reply_forgives_the_failures_before_it() {
         server.request();
         server.send(b"-ERR some error\r\n");
         assert_eq!(client.line(), "-ERR some error");
+        the_incident_is_over();
         server.to.shutdown(Shutdown::Both).expect("an open socket");
         scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
     }
     assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_long_reply_forgives_them_too() {
+    let scene = Scene::new(ejecting(2));
+    for _ in 0..3 {
+        let mut client = scene.client();
+        client.send(&get("k"));
+        let mut server = scene.master();
+        server.request();
+        let half = "y".repeat(50_000);
+        server.send(format!("$100000\r\n{half}").as_bytes());
+        client.begins();
+        server.send(format!("{half}\r\n").as_bytes());
+        assert_eq!(client.line(), "$100000");
+        assert_eq!(client.line().len(), 100_000);
+        the_incident_is_over();
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+        scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
+    }
+    assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_restart_is_one_failure_however_many_workers_there_are() {
+    let names = ["a", "b"];
+    let (master, other) = (Master::new(), Master::new());
+    let listen = free_port();
+    let mut config = pool("p", listen, &names);
+    ejecting(2)(&mut config);
+    let plane = Plane::new(vec![config], 2).expect("a valid configuration");
+    plane.start().expect("a free port");
+    let routes = [master.route(), other.route()];
+    plane.apply(1, &routes).expect("a first snapshot");
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    // The kernel chooses the worker of a client.
+    while servers.len() < 2 {
+        let mut client = client_at(listen);
+        client.send(&set(&key_of(&names, 0), "1"));
+        servers.extend(master.connection_within(A_WHILE));
+        clients.push(client);
+    }
+    for server in &servers {
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+    }
+    let started = Instant::now();
+    while plane.stats()[0].shards[0].totals.connection_errors < 2 {
+        assert!(started.elapsed() < SOON, "never: both losses are seen");
+        thread::yield_now();
+    }
+    assert_eq!(plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_reload_that_changes_nothing_leaves_an_ejected_server_where_it_is() {
+    let (live, dead) = (Master::new(), free_port());
+    let names = ["a", "b"];
+    let listen = free_port();
+    let mut config = pool("p", listen, &names);
+    ejecting(1)(&mut config);
+    if let Servers::Fixed {
+        eject: Some(rule), ..
+    } = &mut config.servers
+    {
+        rule.retry = SOON * 10;
+    }
+    let plane = Plane::new(vec![config.clone()], 1).expect("a valid configuration");
+    plane.start().expect("a free port");
+    let endpoints = [Some(dead.into()), Some(live.endpoint.into())];
+    plane.apply(1, &routes(&endpoints)).expect("a snapshot");
+    let (mut client, key) = (client_at(listen), key_of(&names, 0));
+    client.send(&get(&key));
+    assert_eq!(client.line(), "-ERR Connection refused");
+    let other = pool("q", free_port(), &["c"]);
+    let mut changed = config.clone();
+    changed.max_inflight = 7;
+    let reload = |epoch: u64, configs: Vec<PoolConfig>| {
+        let mut routes = routes(&endpoints);
+        routes.resize(configs.len() + 1, live.route());
+        plane.reload(configs, epoch, &routes).expect("a reload");
+        while plane.acked_epoch() < epoch {
+            thread::yield_now();
+        }
+    };
+    let mut server = None;
+    let epochs = [
+        vec![config.clone()],
+        vec![config, other.clone()],
+        vec![changed, other],
+    ];
+    for (epoch, configs) in (2..).zip(epochs) {
+        reload(epoch, configs);
+        client.send(&get(&key));
+        let server = server.get_or_insert_with(|| live.connection());
+        assert_eq!(server.request(), ["GET", &key], "the other one has it");
+        server.send(b"$-1\r\n");
+        assert_eq!(client.line(), "$-1");
+    }
 }
 
 #[test]

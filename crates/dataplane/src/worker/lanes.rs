@@ -16,6 +16,7 @@ use super::Worker;
 use super::losses::Loss;
 use super::shard::{Lane, LaneState};
 use crate::backend::{Backend, Phase};
+use crate::eject::Failure;
 use crate::lane::LaneKey;
 use crate::pool::Servers;
 use crate::reactor::{Handle, Token};
@@ -58,11 +59,14 @@ impl Worker {
             .filter(|lane| matches!(lane.state, LaneState::Down { retry_ms } if self.due(retry_ms)))
             .map(|lane| lane.key)
             .collect();
+        let attempt = Failure::Attempt(self.now.nanos);
         for key in due {
             self.shards[shard].counters.attempts.add(1);
             match socket::connect(&endpoint) {
                 Ok(socket) => self.opening(shard, key, socket),
-                Err(error) => self.lane_failed(shard, key, &Loss::io("connect", &error)),
+                Err(error) => {
+                    self.lane_failed(shard, key, &Loss::io("connect", &error), attempt);
+                }
             }
         }
     }
@@ -70,13 +74,15 @@ impl Worker {
     fn opening(&mut self, shard: usize, key: LaneKey, socket: OwnedFd) {
         let index = self.backends.vacant_key();
         let handle = self.new_handle(index);
-        let backend = Backend::new(handle, socket, shard, key, self.now.millis);
+        let mut backend = Backend::new(handle, socket, shard, key, self.now.millis);
+        backend.begun = self.now.nanos;
         let token = Token::Backend(handle);
         if let Err(error) = self
             .reactor
             .add(backend.socket.as_fd(), token, backend.interest)
         {
-            return self.lane_failed(shard, key, &Loss::io("watch", &error));
+            let attempt = Failure::Attempt(self.now.nanos);
+            return self.lane_failed(shard, key, &Loss::io("watch", &error), attempt);
         }
         self.backends.insert(backend);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
@@ -86,7 +92,7 @@ impl Worker {
 
     /// The socket of a backend that connects has become writable or failed.
     pub(super) fn connected(&mut self, handle: Handle) {
-        let millis = self.now.millis;
+        let (nanos, millis) = (self.now.nanos, self.now.millis);
         let Some(backend) = self.backend(handle) else {
             return;
         };
@@ -103,6 +109,7 @@ impl Worker {
             return;
         };
         backend.phase = Phase::Greeting;
+        backend.begun = nanos;
         backend.since_ms = millis;
         if backend.greet(password.as_deref(), suspect, millis) {
             self.touch_backend(handle);

@@ -9,10 +9,11 @@ use super::shard::LaneState;
 use crate::backend::{Late, Phase, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
+use crate::eject::Failure;
 use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
-use crate::snapshot::NANOS_A_MILLI;
+use crate::snapshot::{NANOS_A_MILLI, Nanos};
 
 /// How long connecting, and how long the greeting, may take where another server may follow.
 const OPEN_TIMEOUT_MS: u32 = 1000;
@@ -91,16 +92,20 @@ impl Worker {
         let (shard, key) = (backend.shard, backend.lane);
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
+        let failure = match backend.phase {
+            Phase::Connecting => Failure::Attempt(backend.begun),
+            _ => Failure::Loss(backend.begun),
+        };
         if self.shards[shard].serves_lane(key, handle) {
             if fixed && made {
                 self.shards[shard].lanes.retain(|lane| lane.key != key);
-                self.note_failure(shard, loss);
+                self.note_failure(shard, loss, failure);
             } else {
-                self.lane_failed(shard, key, loss);
+                self.lane_failed(shard, key, loss, failure);
             }
         } else if backend.phase != Phase::Ending {
             // One that is ending says nothing about the server that the shard has now.
-            self.note_failure(shard, loss);
+            self.note_failure(shard, loss, failure);
         }
         let half_sent = backend.stream.is_some();
         let mut requests = backend.dissolve().into_iter();
@@ -132,22 +137,28 @@ impl Worker {
     }
 
     /// Plans the next attempt to connect a lane, or answers what waits for it if there is none.
-    pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, loss: &Loss) {
+    pub(super) fn lane_failed(
+        &mut self,
+        shard: usize,
+        key: LaneKey,
+        loss: &Loss,
+        failure: Failure,
+    ) {
         if self.shards[shard].fixed {
             self.shards[shard].lanes.retain(|lane| lane.key != key);
             self.shards[shard].last_loss = loss.reason();
             // Before the server may be ejected for it: what waited for it is not for another one.
             self.answer_waiting(shard, key, loss.reason());
-            return self.note_failure(shard, loss);
+            return self.note_failure(shard, loss, failure);
         }
-        self.note_failure(shard, loss);
+        self.note_failure(shard, loss, failure);
         let retry_ms = self.shards[shard].next_retry(self.now.millis);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Down { retry_ms };
         }
     }
 
-    fn note_failure(&mut self, shard: usize, loss: &Loss) {
+    fn note_failure(&mut self, shard: usize, loss: &Loss, failure: Failure) {
         let counters = &self.shards[shard].counters;
         match loss {
             Loss::Closed => counters.closed.add(1),
@@ -158,7 +169,7 @@ impl Worker {
         counters.connection_errors.add(1);
         self.note_loss(shard, loss.text());
         if !matches!(loss, Loss::Ours(_)) {
-            self.count_failure(shard);
+            self.count_failure(shard, failure);
         }
     }
 
@@ -171,9 +182,9 @@ impl Worker {
     }
 
     /// One more failure of a server that may be ejected for it.
-    fn count_failure(&mut self, shard: usize) {
+    fn count_failure(&mut self, shard: usize, failure: Failure) {
         if let Some(ejector) = &self.snapshot.pool_of(shard).ejector
-            && ejector.failed(shard, self.now.nanos)
+            && ejector.failed(shard, failure, self.now.nanos)
         {
             let face = &self.snapshot.routes[shard].face;
             face.ejected_at
@@ -303,7 +314,8 @@ impl Worker {
         }
         self.shards[shard].silent_ms = Some(self.now.millis);
         self.shards[shard].counters.timed_out.add(1);
-        self.count_failure(shard);
+        let waited = Nanos::from(self.now.millis.wrapping_sub(sent_ms)) * NANOS_A_MILLI;
+        self.count_failure(shard, Failure::Loss(self.now.nanos.saturating_sub(waited)));
     }
 
     fn settle_late(&mut self, shard: usize, late: &Late, timeout: u32) {

@@ -88,6 +88,7 @@ impl Worker {
                 self.leave_pool(id);
             }
         }
+        self.follow_ejections(); // of pools that are as they were, too
     }
 
     /// Takes no new clients of a pool and lets the old ones go once they have their answers.
