@@ -17,6 +17,7 @@ use crate::inflight::{Owner, Pending};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Interest};
 use crate::resp::ReplyScan;
+use crate::snapshot::Nanos;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +31,8 @@ pub(crate) enum Phase {
     Leaving,
     /// Refused a request before executing it: takes nothing new, its replies are still read.
     Retired,
-    /// Not needed any more: takes nothing new, and closes once everything on it is answered.
+    /// Not needed any more: takes nothing new, begins or ends no write, and closes once everything on it
+    /// is answered.
     Ending,
 }
 
@@ -73,6 +75,14 @@ impl std::ops::AddAssign for Load {
     }
 }
 
+/// A request that has waited too long.
+#[derive(Debug)]
+pub(crate) struct Late {
+    pub(crate) pending: Pending,
+    /// Something of it has left: its reply stays due and will be discarded. If not, it never will.
+    pub(crate) sent: bool,
+}
+
 /// A reply whose front part has been passed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
@@ -89,6 +99,10 @@ pub(crate) struct Backend {
     pub(crate) phase: Phase,
     /// When the phase began, milliseconds of the worker's clock.
     pub(crate) since_ms: u32,
+    /// When it was made, or, until then, when that was begun.
+    pub(crate) begun: Nanos,
+    /// When something was last read from it.
+    pub(crate) heard_ms: u32,
     /// Is in the worker's list of backends to write to.
     pub(crate) dirty: bool,
     pub(crate) interest: Interest,
@@ -124,6 +138,8 @@ impl Backend {
             pin: Pin::Shared,
             phase: Phase::Connecting,
             since_ms: now_ms,
+            begun: 0,
+            heard_ms: now_ms,
             dirty: false,
             interest: Interest::READ.and_write(true),
             input: ByteQueue::default(),
@@ -263,6 +279,11 @@ impl Backend {
         self.pin == Pin::Nobody && self.phase == Phase::Ready
     }
 
+    /// Some request was refused here: what follows is not taken at face value.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.phase == Phase::Retired || !self.refused.is_empty()
+    }
+
     /// What is on the connection now.
     pub(crate) fn load(&self) -> Load {
         let mut load = Load {
@@ -288,21 +309,49 @@ impl Backend {
         !self.fifo.is_empty()
     }
 
-    /// Takes the first request that has waited `timeout_ms` for its reply, which stays due and will
-    /// be discarded.
-    pub(crate) fn expire(&mut self, now_ms: u32, timeout_ms: u32) -> Option<Pending> {
-        while let Some(pending) = self.fifo.get_mut(self.expired) {
-            if now_ms.wrapping_sub(pending.at_ms) < timeout_ms {
-                return None;
-            }
+    /// Takes the requests that have waited `timeout_ms` for their replies.
+    pub(crate) fn expire(&mut self, now_ms: u32, timeout_ms: u32) -> Vec<Late> {
+        let is_late = |pending: &Pending| now_ms.wrapping_sub(pending.at_ms) >= timeout_ms;
+        if !self.fifo.get(self.expired).is_some_and(is_late) {
+            return Vec::new();
+        }
+        let before = self.fifo.iter().take(self.expired);
+        let mut start: usize = before.map(|pending| pending.bytes as usize).sum();
+        let mut taken = Vec::new();
+        while let Some(pending) = self.fifo.get_mut(self.expired)
+            && is_late(pending)
+            && (start < self.written || pending.owner == Owner::Handshake)
+        {
+            start += pending.bytes as usize;
             self.expired += 1;
             if matches!(pending.owner, Owner::Client { .. }) {
-                let expired = *pending;
-                pending.owner = Owner::Nobody;
-                return Some(expired);
+                let (pending, sent) = (std::mem::replace(pending, pending.of_nobody()), true);
+                taken.push(Late { pending, sent });
             }
         }
-        None
+        let unsent = self.fifo.iter().skip(self.expired);
+        let unsent = unsent.take_while(|pending| is_late(pending)).count();
+        let dropped = self.fifo.drain(self.expired..self.expired + unsent);
+        let mut end = start;
+        for pending in dropped {
+            end += pending.bytes as usize;
+            let sent = false;
+            taken.push(Late { pending, sent });
+        }
+        self.output.remove(start..end);
+        self.wrote(0);
+        taken
+    }
+
+    /// Requests have expired on it, and for so long nothing at all has come: it never will.
+    pub(crate) fn is_dead(&self, now_ms: u32, silence_ms: u32) -> bool {
+        let since = |then: u32| now_ms.wrapping_sub(then);
+        self.expired > 0
+            && since(self.heard_ms) >= silence_ms
+            && self
+                .fifo
+                .front()
+                .is_some_and(|front| since(front.at_ms) >= silence_ms)
     }
 
     /// Takes back the requests of which not one byte is written, with their bytes, oldest first.
@@ -439,9 +488,52 @@ mod tests {
         backend.push(owner(0), Access::Write, b"aaaa", 0);
         backend.push(owner(1), Access::Write, b"bbbb", 60);
         backend.wrote(8);
-        assert_eq!(backend.expire(100, 100).map(|p| p.owner), Some(owner(0)));
-        assert!(backend.expire(100, 100).is_none());
+        let late = backend.expire(100, 100);
+        assert!(matches!(&late[..], [late] if late.sent && late.pending.owner == owner(0)));
+        assert!(backend.expire(100, 100).is_empty());
         assert_eq!(backend.pop().map(|p| p.owner), Some(Owner::Nobody));
-        assert_eq!(backend.expire(160, 100).map(|p| p.owner), Some(owner(1)));
+        assert_eq!(backend.expire(160, 100)[0].pending.owner, owner(1));
+    }
+
+    #[test]
+    fn an_expired_request_that_has_not_begun_to_leave_never_does() {
+        let mut backend = backend();
+        for (sequence, at_ms) in [0, 0, 0, 60].into_iter().enumerate() {
+            backend.push(
+                owner(sequence as u32),
+                Access::Write,
+                &[b'a' + sequence as u8; 4],
+                at_ms,
+            );
+        }
+        backend.wrote(6);
+        let late = backend.expire(100, 100).into_iter();
+        let sent: Vec<_> = late.map(|late| (late.pending.owner, late.sent)).collect();
+        assert_eq!(
+            sent,
+            [(owner(0), true), (owner(1), true), (owner(2), false)]
+        );
+        assert_eq!(backend.unwritten(), b"bbdddd");
+        assert!(backend.has_unwritten_writes());
+        backend.wrote(6);
+        assert!(!backend.has_unwritten_writes());
+        let owners: Vec<_> = (0..3)
+            .filter_map(|_| backend.pop())
+            .map(|p| p.owner)
+            .collect();
+        assert_eq!(owners, [Owner::Nobody, Owner::Nobody, owner(3)]);
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_for_long_to_what_has_expired_is_dead() {
+        let mut backend = backend();
+        backend.push(owner(0), Access::Read, b"aaaa", 50);
+        backend.wrote(4);
+        assert!(!backend.is_dead(2000, 1000), "nothing has expired");
+        backend.expire(2000, 100);
+        assert!(!backend.is_dead(1049, 1000));
+        assert!(backend.is_dead(1050, 1000));
+        backend.heard_ms = 60;
+        assert!(!backend.is_dead(1050, 1000), "something has come");
     }
 }

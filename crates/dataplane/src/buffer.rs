@@ -4,6 +4,8 @@
 //! front is reclaimed when the queue runs empty or when it outweighs what is left. An empty queue
 //! holds no memory worth speaking of, so that ten thousand idle clients cost little.
 
+use std::ops::Range;
+
 /// Space in front of the unread bytes that is worth a move.
 const RECLAIM: usize = 64 * 1024;
 /// Capacity that an empty queue may keep.
@@ -49,6 +51,15 @@ impl ByteQueue {
     /// Keeps the first `count` bytes and drops what is behind them.
     pub(crate) fn truncate(&mut self, count: usize) {
         self.bytes.truncate(self.start + count);
+    }
+
+    /// Takes these bytes out of the midst.
+    pub(crate) fn remove(&mut self, range: Range<usize>) {
+        self.bytes
+            .drain(self.start + range.start..self.start + range.end);
+        if self.is_empty() {
+            self.clear();
+        }
     }
 
     fn clear(&mut self) {
@@ -104,11 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn truncate_keeps_the_front() {
+    fn truncate_keeps_the_front_and_remove_what_is_around() {
         let mut queue = ByteQueue::default();
         queue.push(b"abcdef");
         queue.consume(2);
         queue.truncate(3);
         assert_eq!(queue.filled(), b"cde");
+        queue.remove(1..2);
+        assert_eq!(queue.filled(), b"ce");
     }
 }

@@ -16,6 +16,14 @@ pub(crate) enum Outcome {
     NotSent(String),
     /// Sent, and its fate is not known.
     Unknown,
+    /// The same, of one that went out whole the error line for it, without CRLF.
+    Unanswered(String),
+}
+
+impl Outcome {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Unanswered(_))
+    }
 }
 
 /// The answer where the replies are not what the command gives.
@@ -86,7 +94,7 @@ impl Split {
             && self
                 .parts
                 .iter()
-                .any(|part| part.outcome == Some(Outcome::Unknown))
+                .any(|part| part.outcome.as_ref().is_some_and(Outcome::is_unknown))
             || write && self.partly_done() && matches!(failed.outcome, Some(Outcome::NotSent(_)))
         {
             let list: Vec<String> = self
@@ -97,7 +105,9 @@ impl Split {
             return Some(format!("-INDOUBT write to shards {}\r\n", list.join(", ")).into_bytes());
         }
         Some(match &failed.outcome {
-            Some(Outcome::NotSent(line)) => format!("{line}\r\n").into_bytes(),
+            Some(Outcome::NotSent(line) | Outcome::Unanswered(line)) => {
+                format!("{line}\r\n").into_bytes()
+            }
             Some(Outcome::Reply(line)) => self.server_error(line, failed, write, name),
             Some(Outcome::Unknown) | None => format!(
                 "-ERR shard \"{}\" was lost before it answered\r\n",
@@ -183,7 +193,7 @@ impl Part {
             Some(Outcome::Reply(reply)) if reply.first() == Some(&b'-') => "refused",
             Some(Outcome::Reply(_)) => "done",
             Some(Outcome::NotSent(_)) => "not sent",
-            Some(Outcome::Unknown) | None => "unknown",
+            Some(Outcome::Unknown | Outcome::Unanswered(_)) | None => "unknown",
         }
     }
 }
@@ -248,6 +258,22 @@ mod tests {
             split.answer(true, name),
             b"-INDOUBT write to shards \"a\" (done), \"b\" (not sent)\r\n"
         );
+    }
+
+    #[test]
+    fn a_part_that_was_not_answered_in_time_may_have_been_done() {
+        let line = || Outcome::Unanswered("-ERR Connection timed out".into());
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, reply(b"+OK\r\n"));
+        split.settle(1, line());
+        assert_eq!(
+            split.answer(true, name),
+            b"-INDOUBT write to shards \"a\" (done), \"b\" (unknown)\r\n"
+        );
+        let mut split = two(Merge::Array, &[0, 1]);
+        split.settle(0, reply(b"*1\r\n$-1\r\n"));
+        split.settle(1, line());
+        assert_eq!(split.answer(false, name), b"-ERR Connection timed out\r\n");
     }
 
     #[test]

@@ -123,3 +123,11 @@ pub(crate) struct Pending {
     /// How long it has been held before, milliseconds: what it may still be held is the rest.
     pub(crate) held_ms: u32,
 }
+
+impl Pending {
+    /// The same for a client that has been answered.
+    pub(crate) fn of_nobody(self) -> Self {
+        let owner = Owner::Nobody;
+        Self { owner, ..self }
+    }
+}

@@ -163,8 +163,15 @@ impl Plane {
             let same = old.endpoint == new.endpoint;
             old.lease.set(if same { new.lease.until() } else { 0 });
         }
-        *current = Arc::new(next);
+        let before = std::mem::replace(current, Arc::new(next));
         self.post(current, listeners);
+        for (id, (old, new)) in before.routes.iter().zip(&current.routes).enumerate() {
+            if old.endpoint != new.endpoint
+                && let Some(ejector) = &current.pool_of(id).ejector
+            {
+                ejector.forgive(id);
+            }
+        }
     }
 
     /// The epoch that every worker has reached.

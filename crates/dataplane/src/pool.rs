@@ -1,6 +1,6 @@
 //! What a pool is made of, and how it finds the shard of a key.
 //!
-//! A pool is immutable: a reload makes another one in its place. What outlives reloads (its clients,
+//! A pool is immutable: a reload that changes it makes another one in its place. What outlives reloads (its clients,
 //! its counters) is its [`PoolFace`].
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub enum Dialect {
 }
 
 /// The settings of a pool.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
     pub name: String,
     /// `IP:PORT`, or an absolute path.
@@ -258,6 +258,23 @@ impl Pool {
             ejector,
             leaving: false,
         }
+    }
+
+    /// The pool of this configuration in place of the one there was: the same one if nothing about it is
+    /// other, else one that remembers which servers have failed.
+    pub(crate) fn in_place(
+        before: &Arc<Self>,
+        config: PoolConfig,
+        shards: Box<[usize]>,
+    ) -> Arc<Self> {
+        if !before.leaving && before.config == config && before.shards == shards {
+            return before.clone();
+        }
+        let mut pool = Self::new(config, before.face.clone(), shards);
+        if let Some(was) = &before.ejector {
+            pool.ejector = pool.ejector.map(|ejector| ejector.after(was));
+        }
+        Arc::new(pool)
     }
 
     /// The same pool as one that is not configured any more.

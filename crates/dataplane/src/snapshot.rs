@@ -113,26 +113,21 @@ impl Snapshot {
             workers: self.workers,
         };
         for config in configs {
-            next.place(config);
+            next.place(config, &self.pools);
         }
         next
     }
 
-    fn place(&mut self, config: PoolConfig) {
+    fn place(&mut self, config: PoolConfig, before: &[Arc<Pool>]) {
         let named = |pool: &Arc<Pool>| pool.config.name == config.name;
-        let id = self.pools.iter().position(named);
-        let face = match id {
-            Some(id) => self.pools[id].face.clone(),
-            None => Arc::new(PoolFace::new(self.workers)),
-        };
-        let id = id.unwrap_or(self.pools.len());
+        let id = before.iter().position(named).unwrap_or(self.pools.len());
         let shards = config.shards.iter();
         let shards = shards.map(|(name, _)| self.place_shard(id, name)).collect();
-        let pool = Arc::new(Pool::new(config, face, shards));
-        if id == self.pools.len() {
-            self.pools.push(pool);
+        if let Some(before) = before.get(id) {
+            self.pools[id] = Pool::in_place(before, config, shards);
         } else {
-            self.pools[id] = pool;
+            let face = Arc::new(PoolFace::new(self.workers));
+            self.pools.push(Arc::new(Pool::new(config, face, shards)));
         }
         self.order.push(id);
     }

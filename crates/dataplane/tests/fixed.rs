@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use dataplane::eject::EjectRule;
 use dataplane::endpoint::Endpoint;
-use dataplane::hash::HashKind;
 use dataplane::plane::Plane;
 use dataplane::pool::{Dialect, PoolConfig, Servers};
-use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{A_WHILE, Master, SOON, Scene, Wire, client_at, free_port, get, pool, set};
+use scene::{
+    A_WHILE, Master, SOON, Scene, Wire, client_at, free_port, get, huge, key_of, pool, set,
+};
 
 const RETRY: Duration = Duration::from_millis(400);
 
@@ -129,7 +129,7 @@ fn a_server_without_an_address_is_down() {
 fn a_server_without_an_address_is_ejected_like_any_other() {
     let live = Master::new();
     let (plane, mut client) = plane_over(&[None, Some(live.endpoint.into())], ejecting(2));
-    let key = key_of_the_first(2);
+    let key = key_of(&["s0", "s1"], 0);
     for _ in 0..2 {
         client.send(&get(&key));
         assert_eq!(client.line(), "-ERR Host is down");
@@ -248,7 +248,8 @@ fn a_part_of_a_write_that_is_not_answered_in_time_was_sent_all_the_same() {
         fixed(config);
         config.timeout = Duration::from_millis(200);
     });
-    let (first, other) = (key_of(2, 0), key_of(2, 1));
+    let names = ["s0", "s1"];
+    let (first, other) = (key_of(&names, 0), key_of(&names, 1));
     let mut client = scene.client();
     let words = ["DEL", &first, &other].map(|word| format!("${}\r\n{word}\r\n", word.len()));
     client.send(format!("*3\r\n{}", words.concat()).as_bytes());
@@ -265,7 +266,7 @@ fn a_server_whose_replies_are_always_late_is_ejected() {
         ejecting(2)(config);
         config.timeout = Duration::from_millis(50);
     });
-    let key = key_of_the_first(2);
+    let key = key_of(&["s0", "s1"], 0);
     let mut client = scene.client();
     client.send(&get(&key));
     let mut server = scene.master();
@@ -371,18 +372,46 @@ fn what_is_shown_does_not_lag_behind_when_nothing_more_happens() {
     assert!(lags[2] < A_WHILE, "{lags:?}");
 }
 
-/// A key of the first of so many shards, as `plane_over` names them.
-fn key_of_the_first(shards: usize) -> String {
-    key_of(shards, 0)
+#[test]
+fn a_request_that_expires_before_it_has_left_is_never_sent() {
+    let scene = Scene::new(|config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let (mut first, mut second) = (scene.client(), scene.client());
+    first.send(&set("k", &huge()));
+    let mut server = scene.master();
+    server.begins();
+    second.send(&set("q", "1"));
+    assert_eq!(second.line(), "-ERR Connection timed out");
+    assert_eq!(first.line(), "-ERR Connection timed out");
+    assert_eq!(server.request()[1], "k", "half a request ends");
+    second.send(&set("q", "2"));
+    assert_eq!(server.request(), ["SET", "q", "2"]);
+    server.send(b"+late\r\n+OK\r\n");
+    assert_eq!(second.line(), "+OK");
 }
 
-/// A key of one of so many shards.
-fn key_of(shards: usize, place: usize) -> String {
-    let shards: Vec<_> = (0..shards).map(|n| (format!("s{n}"), 1)).collect();
-    let ring = Ring::build(Distribution::Ketama, &shards);
-    let mut keys = (0..).map(|n| format!("key:{n}"));
-    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == place)
-        .expect("some key is on it")
+#[test]
+fn a_part_that_is_not_answered_in_time_is_in_doubt() {
+    let names = ["a", "b"];
+    let scene = Scene::over(&names, |config| {
+        fixed(config);
+        config.timeout = Duration::from_millis(200);
+    });
+    let (a, b) = (key_of(&names, 0), key_of(&names, 1));
+    let mut client = scene.client();
+    let (one, two) = (a.len(), b.len());
+    let mset =
+        format!("*5\r\n$4\r\nMSET\r\n${one}\r\n{a}\r\n$1\r\n1\r\n${two}\r\n{b}\r\n$1\r\n1\r\n");
+    client.send(mset.as_bytes());
+    let mut servers = [0, 1].map(|n| scene.masters[n].connection());
+    assert_eq!(servers[0].request(), ["MSET", &a, "1"]);
+    assert_eq!(servers[1].request(), ["MSET", &b, "1"]);
+    servers[0].send(b"+OK\r\n");
+    let doubt = "-INDOUBT write to shards \"a\" (done), \"b\" (unknown)";
+    assert_eq!(client.line(), doubt);
+    assert_eq!(scene.plane.stats()[0].shards[1].totals.indoubt, 1);
 }
 
 #[test]
@@ -390,7 +419,7 @@ fn the_last_allowed_failure_ejects_a_server_until_its_time_is_over() {
     let live = Master::new();
     let endpoints = [Some(free_port().into()), Some(live.endpoint.into())];
     let (plane, mut client) = plane_over(&endpoints, ejecting(2));
-    let key = key_of_the_first(2);
+    let key = key_of(&["s0", "s1"], 0);
     for _ in 0..2 {
         client.send(&get(&key));
         assert_eq!(client.line(), "-ERR Connection refused");
@@ -422,6 +451,14 @@ fn when_all_servers_are_ejected_nothing_is_sent() {
     assert_eq!(plane.stats()[0].shards[0].totals.attempts, attempts);
 }
 
+/// Until another loss would be another failure.
+fn the_incident_is_over() {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(60) {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn any_reply_forgives_the_failures_before_it() {
     let scene = Scene::new(ejecting(2));
@@ -432,10 +469,109 @@ fn any_reply_forgives_the_failures_before_it() {
         server.request();
         server.send(b"-ERR some error\r\n");
         assert_eq!(client.line(), "-ERR some error");
+        the_incident_is_over();
         server.to.shutdown(Shutdown::Both).expect("an open socket");
         scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
     }
     assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_long_reply_forgives_them_too() {
+    let scene = Scene::new(ejecting(2));
+    for _ in 0..3 {
+        let mut client = scene.client();
+        client.send(&get("k"));
+        let mut server = scene.master();
+        server.request();
+        let half = "y".repeat(50_000);
+        server.send(format!("$100000\r\n{half}").as_bytes());
+        client.begins();
+        server.send(format!("{half}\r\n").as_bytes());
+        assert_eq!(client.line(), "$100000");
+        assert_eq!(client.line().len(), 100_000);
+        the_incident_is_over();
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+        scene.wait("the loss is seen", |shard| shard.totals.connections == 0);
+    }
+    assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_restart_is_one_failure_however_many_workers_there_are() {
+    let names = ["a", "b"];
+    let (master, other) = (Master::new(), Master::new());
+    let listen = free_port();
+    let mut config = pool("p", listen, &names);
+    ejecting(2)(&mut config);
+    let plane = Plane::new(vec![config], 2).expect("a valid configuration");
+    plane.start().expect("a free port");
+    let routes = [master.route(), other.route()];
+    plane.apply(1, &routes).expect("a first snapshot");
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
+    // The kernel chooses the worker of a client.
+    while servers.len() < 2 {
+        let mut client = client_at(listen);
+        client.send(&set(&key_of(&names, 0), "1"));
+        servers.extend(master.connection_within(A_WHILE));
+        clients.push(client);
+    }
+    for server in &servers {
+        server.to.shutdown(Shutdown::Both).expect("an open socket");
+    }
+    let started = Instant::now();
+    while plane.stats()[0].shards[0].totals.connection_errors < 2 {
+        assert!(started.elapsed() < SOON, "never: both losses are seen");
+        thread::yield_now();
+    }
+    assert_eq!(plane.stats()[0].ejections, 0);
+}
+
+#[test]
+fn a_reload_that_changes_nothing_leaves_an_ejected_server_where_it_is() {
+    let (live, dead) = (Master::new(), free_port());
+    let names = ["a", "b"];
+    let listen = free_port();
+    let mut config = pool("p", listen, &names);
+    ejecting(1)(&mut config);
+    if let Servers::Fixed {
+        eject: Some(rule), ..
+    } = &mut config.servers
+    {
+        rule.retry = SOON * 10;
+    }
+    let plane = Plane::new(vec![config.clone()], 1).expect("a valid configuration");
+    plane.start().expect("a free port");
+    let endpoints = [Some(dead.into()), Some(live.endpoint.into())];
+    plane.apply(1, &routes(&endpoints)).expect("a snapshot");
+    let (mut client, key) = (client_at(listen), key_of(&names, 0));
+    client.send(&get(&key));
+    assert_eq!(client.line(), "-ERR Connection refused");
+    let other = pool("q", free_port(), &["c"]);
+    let mut changed = config.clone();
+    changed.max_inflight = 7;
+    let reload = |epoch: u64, configs: Vec<PoolConfig>| {
+        let mut routes = routes(&endpoints);
+        routes.resize(configs.len() + 1, live.route());
+        plane.reload(configs, epoch, &routes).expect("a reload");
+        while plane.acked_epoch() < epoch {
+            thread::yield_now();
+        }
+    };
+    let mut server = None;
+    let epochs = [
+        vec![config.clone()],
+        vec![config, other.clone()],
+        vec![changed, other],
+    ];
+    for (epoch, configs) in (2..).zip(epochs) {
+        reload(epoch, configs);
+        client.send(&get(&key));
+        let server = server.get_or_insert_with(|| live.connection());
+        assert_eq!(server.request(), ["GET", &key], "the other one has it");
+        server.send(b"$-1\r\n");
+        assert_eq!(client.line(), "$-1");
+    }
 }
 
 #[test]

@@ -19,7 +19,11 @@ const OUT_OF_FILES_MS: u32 = 100;
 
 impl Worker {
     pub(super) fn accept(&mut self, pool: usize) {
-        for _ in 0..ACCEPTS_A_ROUND {
+        self.accept_some(pool, ACCEPTS_A_ROUND);
+    }
+
+    fn accept_some(&mut self, pool: usize, most: usize) {
+        for _ in 0..most {
             let Some(listener) = &self.pools[pool].listener else {
                 return;
             };
@@ -47,7 +51,7 @@ impl Worker {
         if self.pools[pool].listener.is_none() {
             return;
         }
-        self.accept(pool);
+        self.accept_some(pool, usize::MAX);
         if let Some(listener) = self.pools[pool].listener.take() {
             // A listener that was not watched needs no removal.
             let _ = self.reactor.remove(&listener);

@@ -56,12 +56,17 @@ impl Worker {
         self.watch_backend(handle);
     }
 
-    /// The lease of the backend's shard holds at this very moment.
+    /// The lease of the backend's shard holds at this very moment, and is for the backend's server.
     fn may_write(&mut self, handle: Handle) -> bool {
         let Some(backend) = self.backend(handle) else {
             return false;
         };
-        let shard = backend.shard;
+        let (shard, ending) = (backend.shard, backend.phase == Phase::Ending);
+        if ending {
+            // The lease of today is another server's.
+            backend.stalled = true;
+            return false;
+        }
         let holds = boot_nanos() < self.snapshot.routes[shard].lease.until();
         if let Some(backend) = self.backend(handle) {
             backend.stalled = !holds;

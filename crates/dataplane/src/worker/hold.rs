@@ -18,6 +18,7 @@ use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
+use crate::eject::Failure;
 use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
@@ -56,7 +57,8 @@ impl Worker {
                 return Room::Later; // nobody has looked yet where it is
             }
             // Its name has no address: Twemproxy's word for it, and a failure like any other.
-            self.note_failure(shard, &Loss::Broken("look up", Errno::HOSTDOWN));
+            let failure = Failure::Attempt(self.now.nanos);
+            self.note_failure(shard, &Loss::Broken("look up", Errno::HOSTDOWN), failure);
             return Room::Never(strerror(Errno::HOSTDOWN));
         }
         match self.failing_reason(shard, lane) {
@@ -99,13 +101,17 @@ impl Worker {
     }
 
     /// Keeps a request that was taken already. What it was held before counts: one that comes back
-    /// again and again is held no longer than any other. One that nobody waits for is dropped.
+    /// again and again is held no longer than any other. One that nobody waits for is dropped; one for a
+    /// shard that was removed is refused, for it will never be taken.
     pub(super) fn hold(&mut self, shard: usize, key: LaneKey, pending: Pending, frame: Box<[u8]>) {
         let Owner::Client { client: owner, .. } = pending.owner else {
             return;
         };
         if self.client(owner).is_none() {
             return;
+        }
+        if self.snapshot.routes[shard].leaving {
+            return self.refuse_removed(shard, pending.owner, pending.access);
         }
         let pool = self.shards[shard].pool;
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;
@@ -190,10 +196,14 @@ impl Worker {
         let pool = self.shards[shard].pool;
         for held in std::mem::take(&mut self.shards[shard].held) {
             self.no_longer_held(pool, &held);
-            let name = self.snapshot.shard_name(shard);
-            let line = format!("-ERR shard \"{name}\" was removed before it took the request");
-            self.settle(shard, held.owner, held.access, Outcome::NotSent(line));
+            self.refuse_removed(shard, held.owner, held.access);
         }
+    }
+
+    fn refuse_removed(&mut self, shard: usize, owner: Owner, access: Access) {
+        let name = self.snapshot.shard_name(shard);
+        let line = format!("-ERR shard \"{name}\" was removed before it took the request");
+        self.settle(shard, owner, access, Outcome::NotSent(line));
     }
 
     /// Takes a held request off the books.

@@ -16,6 +16,7 @@ use super::Worker;
 use super::losses::Loss;
 use super::shard::{Lane, LaneState};
 use crate::backend::{Backend, Phase, Pin};
+use crate::eject::Failure;
 use crate::lane::LaneKey;
 use crate::pool::Servers;
 use crate::reactor::{Handle, Token};
@@ -58,11 +59,14 @@ impl Worker {
             .filter(|lane| matches!(lane.state, LaneState::Down { retry_ms } if self.due(retry_ms)))
             .map(|lane| lane.key)
             .collect();
+        let attempt = Failure::Attempt(self.now.nanos);
         for key in due {
             self.shards[shard].counters.attempts.add(1);
             match socket::connect(&endpoint) {
                 Ok(socket) => self.opening(shard, key, socket),
-                Err(error) => self.lane_failed(shard, key, &Loss::io("connect", &error)),
+                Err(error) => {
+                    self.lane_failed(shard, key, &Loss::io("connect", &error), attempt);
+                }
             }
         }
     }
@@ -70,13 +74,15 @@ impl Worker {
     fn opening(&mut self, shard: usize, key: LaneKey, socket: OwnedFd) {
         let index = self.backends.vacant_key();
         let handle = self.new_handle(index);
-        let backend = Backend::new(handle, socket, shard, key, self.now.millis);
+        let mut backend = Backend::new(handle, socket, shard, key, self.now.millis);
+        backend.begun = self.now.nanos;
         let token = Token::Backend(handle);
         if let Err(error) = self
             .reactor
             .add(backend.socket.as_fd(), token, backend.interest)
         {
-            return self.lane_failed(shard, key, &Loss::io("watch", &error));
+            let attempt = Failure::Attempt(self.now.nanos);
+            return self.lane_failed(shard, key, &Loss::io("watch", &error), attempt);
         }
         self.backends.insert(backend);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
@@ -86,7 +92,7 @@ impl Worker {
 
     /// The socket of a backend that connects has become writable or failed.
     pub(super) fn connected(&mut self, handle: Handle) {
-        let millis = self.now.millis;
+        let (nanos, millis) = (self.now.nanos, self.now.millis);
         let Some(backend) = self.backend(handle) else {
             return;
         };
@@ -105,6 +111,7 @@ impl Worker {
         // Nothing on it would show that it is a replica's: a client would only watch in vain.
         let suspect = suspect || backend.pin != Pin::Shared && !fixed;
         backend.phase = Phase::Greeting;
+        backend.begun = nanos;
         backend.since_ms = millis;
         if backend.greet(password.as_deref(), suspect, millis) {
             self.touch_backend(handle);
@@ -155,27 +162,41 @@ impl Worker {
         self.open_due_lanes(shard);
     }
 
-    /// Closes a shard's connections, those that still wait for replies once these have come.
+    /// Closes a shard's connections, those that still wait for replies once these have come. What has not
+    /// begun to leave was not meant for their server any more: it is held.
     pub(super) fn finish_backends(&mut self, shard: usize) {
         let millis = self.now.millis;
-        let mut idle = Vec::new();
+        let (mut idle, mut ending) = (Vec::new(), Vec::new());
+        let mut unwritten = Vec::new();
         for (_, backend) in &mut self.backends {
-            if backend.shard != shard {
+            if backend.shard != shard || backend.phase == Phase::Ending {
                 continue;
             }
             let open = matches!(
                 backend.phase,
-                Phase::Ready | Phase::Leaving | Phase::Retired | Phase::Ending
+                Phase::Ready | Phase::Leaving | Phase::Retired
             );
+            if open && backend.pin == Pin::Shared {
+                unwritten.push((backend.lane, backend.take_unwritten()));
+            }
             if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;
+                ending.push(backend.handle);
             } else {
                 idle.push(backend.handle);
             }
         }
+        for handle in ending {
+            self.touch_backend(handle); // half a write is found out when it is to go on
+        }
         for handle in idle {
             self.backends.remove(handle.index as usize);
+        }
+        for (lane, requests) in unwritten {
+            for (pending, frame) in requests {
+                self.hold(shard, lane, pending, frame);
+            }
         }
     }
 

@@ -6,18 +6,24 @@ use rustix::io::Errno;
 
 use super::Worker;
 use super::shard::LaneState;
-use crate::backend::{Phase, Pin, Progress};
+use crate::backend::{Late, Phase, Pin, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::{Owner, WHOLE};
+use crate::eject::Failure;
+use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
-use crate::snapshot::NANOS_A_MILLI;
+use crate::snapshot::{NANOS_A_MILLI, Nanos};
 
 /// How long connecting, and how long the greeting, may take where another server may follow.
 const OPEN_TIMEOUT_MS: u32 = 1000;
 /// How long the last replies of a connection that is not needed any more are waited for.
 const ENDING_MS: u32 = 10_000;
+
+/// A fixed server that lets requests expire and says nothing for so many timeouts, and no less than so
+/// many milliseconds, gets a new connection: what is unanswered on the old one does not grow for ever.
+const DEAD_TIMEOUTS: u32 = 10;
+const DEAD_MS: u32 = 10_000;
 
 /// Why a connection is given up.
 pub(super) enum Loss {
@@ -89,15 +95,20 @@ impl Worker {
         }
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
+        let failure = match backend.phase {
+            Phase::Connecting => Failure::Attempt(backend.begun),
+            _ => Failure::Loss(backend.begun),
+        };
         if self.shards[shard].serves_lane(key, handle) {
             if fixed && made {
                 self.shards[shard].lanes.retain(|lane| lane.key != key);
-                self.note_failure(shard, loss);
+                self.note_failure(shard, loss, failure);
             } else {
-                self.lane_failed(shard, key, loss);
+                self.lane_failed(shard, key, loss, failure);
             }
-        } else {
-            self.note_failure(shard, loss);
+        } else if backend.phase != Phase::Ending {
+            // One that is ending says nothing about the server that the shard has now.
+            self.note_failure(shard, loss, failure);
         }
         let half_sent = backend.stream.is_some();
         let mut requests = backend.dissolve().into_iter();
@@ -122,28 +133,35 @@ impl Worker {
                 self.hold(shard, key, pending, frame);
             }
         }
-        if fixed && made && self.shards[shard].has_waiting() {
+        if fixed && made && !self.snapshot.routes[shard].leaving && self.shards[shard].has_waiting()
+        {
             self.want_lane(shard, key);
         }
     }
 
     /// Plans the next attempt to connect a lane, or answers what waits for it if there is none.
-    pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, loss: &Loss) {
+    pub(super) fn lane_failed(
+        &mut self,
+        shard: usize,
+        key: LaneKey,
+        loss: &Loss,
+        failure: Failure,
+    ) {
         if self.shards[shard].fixed {
             self.shards[shard].lanes.retain(|lane| lane.key != key);
             self.shards[shard].last_loss = loss.reason();
             // Before the server may be ejected for it: what waited for it is not for another one.
             self.answer_waiting(shard, key, loss.reason());
-            return self.note_failure(shard, loss);
+            return self.note_failure(shard, loss, failure);
         }
-        self.note_failure(shard, loss);
+        self.note_failure(shard, loss, failure);
         let retry_ms = self.shards[shard].next_retry(self.now.millis);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Down { retry_ms };
         }
     }
 
-    pub(super) fn note_failure(&mut self, shard: usize, loss: &Loss) {
+    pub(super) fn note_failure(&mut self, shard: usize, loss: &Loss, failure: Failure) {
         let counters = &self.shards[shard].counters;
         match loss {
             Loss::Closed => counters.closed.add(1),
@@ -154,7 +172,7 @@ impl Worker {
         counters.connection_errors.add(1);
         self.note_loss(shard, loss.text());
         if !matches!(loss, Loss::Ours(_)) {
-            self.count_failure(shard);
+            self.count_failure(shard, failure);
         }
     }
 
@@ -167,9 +185,9 @@ impl Worker {
     }
 
     /// One more failure of a server that may be ejected for it.
-    fn count_failure(&mut self, shard: usize) {
+    fn count_failure(&mut self, shard: usize, failure: Failure) {
         if let Some(ejector) = &self.snapshot.pool_of(shard).ejector
-            && ejector.failed(shard, self.now.nanos)
+            && ejector.failed(shard, failure, self.now.nanos)
         {
             let face = &self.snapshot.routes[shard].face;
             face.ejected_at
@@ -245,14 +263,24 @@ impl Worker {
             if timeout == 0 || backend.stream.is_some() {
                 continue;
             }
-            while let Some(late) = self
-                .backends
-                .get_mut(index)
-                .and_then(|backend| backend.expire(millis, timeout))
-            {
+            let handle = backend.handle;
+            let late = match self.backends.get_mut(index) {
+                Some(backend) => backend.expire(millis, timeout),
+                None => continue,
+            };
+            for late in late {
                 self.shards[shard].counters.timeouts.add(1);
-                self.note_silence(shard, late.at_ms);
-                self.settle_late(shard, late.owner, late.access, timeout);
+                self.note_silence(shard, late.pending.at_ms);
+                self.settle_late(shard, &late, timeout);
+            }
+            let silence = (timeout.saturating_mul(DEAD_TIMEOUTS)).max(DEAD_MS);
+            if self.shards[shard].fixed
+                && self
+                    .backend(handle)
+                    .is_some_and(|it| it.is_dead(millis, silence))
+            {
+                let text = format!("no answer for {:.1} s", f64::from(silence) / 1e3);
+                self.lose_backend(handle, &Loss::Silent(text));
             }
         }
     }
@@ -289,22 +317,25 @@ impl Worker {
         }
         self.shards[shard].silent_ms = Some(self.now.millis);
         self.shards[shard].counters.timed_out.add(1);
-        self.count_failure(shard);
+        let waited = Nanos::from(self.now.millis.wrapping_sub(sent_ms)) * NANOS_A_MILLI;
+        self.count_failure(shard, Failure::Loss(self.now.nanos.saturating_sub(waited)));
     }
 
-    fn settle_late(&mut self, shard: usize, owner: Owner, access: Access, timeout: u32) {
-        let whole = matches!(owner, Owner::Client { part: WHOLE, .. });
-        let write = access == Access::Write;
-        // What is said of a part of a write must be true of it: it was sent.
-        let outcome = if self.shards[shard].fixed && (whole || !write) {
-            Outcome::NotSent(format!("-ERR {}", strerror(Errno::TIMEDOUT)))
-        } else if write {
-            Outcome::Unknown
-        } else {
-            let name = self.snapshot.shard_name(shard);
-            Outcome::NotSent(format!(
-                "-ERR shard \"{name}\" did not answer within {timeout} ms"
-            ))
+    fn settle_late(&mut self, shard: usize, late: &Late, timeout: u32) {
+        let Pending { owner, access, .. } = late.pending;
+        let fixed = self.shards[shard].fixed;
+        let name = self.snapshot.shard_name(shard);
+        let line = match (fixed, late.sent) {
+            (true, _) => format!("-ERR {}", strerror(Errno::TIMEDOUT)),
+            (_, true) => format!("-ERR shard \"{name}\" did not answer within {timeout} ms"),
+            (_, false) => {
+                format!("-ERR shard \"{name}\" did not take the request within {timeout} ms")
+            }
+        };
+        let outcome = match (late.sent, access) {
+            (false, _) => Outcome::NotSent(line),
+            (_, Access::Write) if !fixed => Outcome::Unknown,
+            _ => Outcome::Unanswered(line),
         };
         self.settle(shard, owner, access, outcome);
     }

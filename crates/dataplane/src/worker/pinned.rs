@@ -26,6 +26,7 @@ use crate::backend::{Backend, Phase, Pin, Progress};
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::{self, Access};
+use crate::eject::Failure;
 use crate::inflight::{Owner, Pending, Slot, WHOLE};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Token};
@@ -179,7 +180,8 @@ impl Worker {
     ) -> Room {
         let index = self.backends.vacant_key();
         let pinned = self.new_handle(index);
-        let backend = Backend::new(pinned, socket, shard, lane, self.now.millis);
+        let mut backend = Backend::new(pinned, socket, shard, lane, self.now.millis);
+        backend.begun = self.now.nanos;
         let (watched, token) = (backend.socket.as_fd(), Token::Backend(pinned));
         if let Err(error) = self.reactor.add(watched, token, backend.interest) {
             return self.pin_failed(shard, &Loss::io("watch", &error));
@@ -190,7 +192,7 @@ impl Worker {
     }
 
     fn pin_failed(&mut self, shard: usize, loss: &Loss) -> Room {
-        self.note_failure(shard, loss);
+        self.note_failure(shard, loss, Failure::Attempt(self.now.nanos));
         if self.shards[shard].fixed {
             return Room::Never(loss.reason());
         }
@@ -396,7 +398,11 @@ impl Worker {
             self.answer_waiting(shard, lane, loss.reason());
         }
         if !backend.is_spare() {
-            self.note_failure(shard, loss);
+            let failure = match backend.phase {
+                Phase::Connecting => Failure::Attempt(backend.begun),
+                _ => Failure::Loss(backend.begun),
+            };
+            self.note_failure(shard, loss, failure);
         }
         for (pending, progress, _) in backend.dissolve() {
             let written = progress == Progress::Written;

@@ -56,13 +56,14 @@ impl Worker {
         }
     }
 
-    /// Takes nothing new on a connection that refused a request; what it has not written is held.
+    /// Takes nothing new on a connection that refused a request; what it has not written is held. One that
+    /// is ending takes nothing new already, and says nothing about the server that the lane has now.
     fn retire(&mut self, handle: Handle) {
         let millis = self.now.millis;
         let Some(backend) = self.backend(handle) else {
             return;
         };
-        if backend.phase == Phase::Retired {
+        if matches!(backend.phase, Phase::Retired | Phase::Ending) {
             return;
         }
         backend.phase = Phase::Retired;

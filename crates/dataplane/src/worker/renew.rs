@@ -11,6 +11,28 @@ use crate::reactor::Handle;
 use crate::snapshot::Snapshot;
 use crate::socket;
 
+/// What is other about a shard in the newer snapshot.
+struct Change {
+    moved: bool,
+    was_fixed: bool,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Stays,
+    Leaves,
+    ComesBack,
+    HasLeft,
+}
+
+impl Change {
+    /// Its connections end once they have answered everything.
+    fn winds_down(&self, fixed: bool) -> bool {
+        self.turn == Turn::Leaves || self.moved && (fixed || self.was_fixed)
+    }
+}
+
 impl Worker {
     /// Takes over what the plane has posted.
     pub(super) fn take_news(&mut self) {
@@ -19,16 +41,17 @@ impl Worker {
         };
         if let Some(next) = news.snapshot {
             let reconfigured = !self.same_pools(&next);
-            self.snapshot = next;
+            let before = std::mem::replace(&mut self.snapshot, next);
             if reconfigured {
                 self.take_pools();
             }
-            for shard in 0..self.shards.len() {
-                self.take_route(shard);
-            }
+            self.take_routes(&before, reconfigured);
         }
         for (pool, listener) in news.listeners {
-            self.listen(pool, listener);
+            // One that has gone again since then listens no more.
+            if !self.snapshot.pools[pool].leaving {
+                self.listen(pool, listener);
+            }
         }
         self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
@@ -65,6 +88,7 @@ impl Worker {
                 self.leave_pool(id);
             }
         }
+        self.follow_ejections(); // of pools that are as they were, too
     }
 
     /// Takes no new clients of a pool and lets the old ones go once they have their answers.
@@ -84,41 +108,74 @@ impl Worker {
         }
     }
 
-    fn take_route(&mut self, shard: usize) {
-        let route = &self.snapshot.routes[shard];
-        let pool = self.snapshot.pool_of(shard);
-        let state = &mut self.shards[shard];
-        let moved = state.endpoint != route.endpoint;
-        let (was_fixed, fixed) = (state.fixed, pool.config.is_fixed());
-        let first = pool.config.lane(0);
-        if moved {
-            state.endpoint.clone_from(&route.endpoint);
+    /// Every shard knows its server before the first one gives up connections, and all have done that
+    /// before anything that waits goes on: it may need any of them.
+    fn take_routes(&mut self, before: &Snapshot, reconfigured: bool) {
+        let had_left = |shard: usize| before.routes.get(shard).is_some_and(|route| route.leaving);
+        let changes: Vec<Change> = (0..self.shards.len())
+            .map(|shard| self.take_route(shard, had_left(shard)))
+            .collect();
+        for (shard, change) in changes.iter().enumerate() {
+            self.leave_server(shard, change);
         }
-        state.fixed = fixed;
-        if route.leaving || moved && (fixed || was_fixed) {
-            // Nobody has failed over: the old server answers what it has been sent.
-            self.wind_down(shard);
-        } else if moved {
-            self.leave_master(shard);
-        }
-        let stays = !self.snapshot.routes[shard].leaving;
-        if stays && fixed && moved {
-            self.preconnect(shard);
-        } else if stays && was_fixed && !fixed {
-            self.want_lane(shard, first);
-        } else if stays && fixed && self.shards[shard].endpoint.is_none() {
-            self.release(shard); // what came before the first snapshot learns that there is no server
+        for (shard, change) in changes.iter().enumerate() {
+            self.go_on(shard, change, reconfigured);
         }
     }
 
-    /// Ends a shard's connections once they have answered everything. What waits is looked at again.
-    fn wind_down(&mut self, shard: usize) {
-        self.finish_backends(shard);
-        self.shards[shard].lanes.clear();
-        if self.snapshot.routes[shard].leaving {
+    fn take_route(&mut self, shard: usize, had_left: bool) -> Change {
+        let route = &self.snapshot.routes[shard];
+        let fixed = self.snapshot.pool_of(shard).config.is_fixed();
+        let state = &mut self.shards[shard];
+        let change = Change {
+            moved: state.endpoint != route.endpoint,
+            was_fixed: state.fixed,
+            turn: match (had_left, route.leaving) {
+                (false, false) => Turn::Stays,
+                (false, true) => Turn::Leaves,
+                (true, false) => Turn::ComesBack,
+                (true, true) => Turn::HasLeft,
+            },
+        };
+        if change.moved {
+            state.endpoint.clone_from(&route.endpoint);
+        }
+        state.fixed = fixed;
+        change
+    }
+
+    /// Gives up the connections to a server that is not the shard's any more.
+    fn leave_server(&mut self, shard: usize, change: &Change) {
+        if change.winds_down(self.shards[shard].fixed) {
+            // Nobody has failed over: the old server answers what it has been sent.
+            self.finish_backends(shard);
+            self.shards[shard].lanes.clear();
+        } else if change.moved {
+            self.leave_master(shard);
+        }
+        if change.turn == Turn::Leaves {
             self.refuse_held(shard);
         }
-        self.release(shard);
+    }
+
+    /// Connects the shard where it is to be connected by itself, and looks again at what waits: after a
+    /// reload at all of it, for its keys may be another shard's now.
+    fn go_on(&mut self, shard: usize, change: &Change, reconfigured: bool) {
+        let state = &self.shards[shard];
+        let fixed = state.fixed;
+        let nowhere = fixed && state.endpoint.is_none();
+        let stays = !self.snapshot.routes[shard].leaving;
+        let came_back = change.turn == Turn::ComesBack;
+        if stays && fixed && (change.moved || came_back) {
+            self.preconnect(shard);
+        } else if stays && !fixed && (change.was_fixed || came_back) {
+            let first = self.snapshot.pool_of(shard).config.lane(0);
+            self.want_lane(shard, first);
+        }
+        // What came before the first snapshot learns here that there is no server.
+        if reconfigured || nowhere || change.winds_down(fixed) {
+            self.release(shard);
+        }
     }
 
     /// Takes over what other workers or the clock have changed about ejected servers.

@@ -81,7 +81,13 @@ impl Worker {
     fn heard_something(&mut self, handle: Handle, read: Result<usize, Errno>) -> bool {
         match read {
             Ok(0) => self.lose_backend(handle, &Loss::Closed),
-            Ok(_) => return true,
+            Ok(_) => {
+                let millis = self.now.millis;
+                if let Some(backend) = self.backend(handle) {
+                    backend.heard_ms = millis;
+                }
+                return true;
+            }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => self.lose_backend(handle, &Loss::Broken("read", error)),
         }
@@ -166,9 +172,12 @@ impl Worker {
         backend.stream = (remaining > 0).then_some(Stream { remaining });
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
-        let shard = backend.shard;
+        let (shard, phase) = (backend.shard, backend.phase);
         if done {
-            self.answered(shard);
+            if phase != Phase::Ready {
+                self.answered_last(handle);
+            }
+            self.answered(shard, phase == Phase::Ending);
         }
         if let Some(Owner::Client { client, .. }) = front
             && let Some(to) = self.client(client)
@@ -217,7 +226,7 @@ impl Worker {
             return self.refuse_pinned(handle);
         }
         let frame: Option<Box<[u8]>> =
-            (refusal || backend.phase == Phase::Retired).then(|| backend.front_bytes().into());
+            (refusal || backend.has_refused()).then(|| backend.front_bytes().into());
         let Some(pending) = backend.pop() else {
             let loss = Loss::Unfit("a reply that nobody had asked for".to_owned());
             return self.lose_backend(handle, &loss);
@@ -228,6 +237,7 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
+        let ending = backend.phase == Phase::Ending;
         if backend.phase != Phase::Ready {
             self.answered_last(handle);
         }
@@ -240,7 +250,7 @@ impl Worker {
             // It came too late: nobody is given it, and it is no excuse for the server.
             return;
         };
-        self.answered(shard);
+        self.answered(shard, ending);
         let Some(to) = self.client(client) else {
             return;
         };
@@ -254,8 +264,12 @@ impl Worker {
         self.count_response(shard, reply.len(), true);
     }
 
-    /// A server has answered in time: its failures before that are forgiven.
-    fn answered(&mut self, shard: usize) {
+    /// A server has answered in time: its failures before that are forgiven. A connection that is ending
+    /// says nothing about the server that the shard has now.
+    fn answered(&mut self, shard: usize, ending: bool) {
+        if ending {
+            return;
+        }
         self.shards[shard].answered();
         if self.any_ejector
             && let Some(ejector) = &self.snapshot.pool_of(shard).ejector
@@ -297,7 +311,12 @@ impl Worker {
         else {
             return;
         };
-        if outcome == Outcome::Unknown && access == Access::Write {
+        let in_doubt = match outcome {
+            Outcome::Unknown => true,
+            Outcome::Unanswered(_) => part != WHOLE,
+            Outcome::Reply(_) | Outcome::NotSent(_) => false,
+        };
+        if in_doubt && access == Access::Write {
             self.shards[shard].counters.indoubt.add(1);
         }
         let snapshot = self.snapshot.clone();
@@ -309,7 +328,9 @@ impl Worker {
         if part == WHOLE {
             let reply = match outcome {
                 Outcome::Reply(reply) => reply,
-                Outcome::NotSent(line) => format!("{line}\r\n").into_bytes().into(),
+                Outcome::NotSent(line) | Outcome::Unanswered(line) => {
+                    format!("{line}\r\n").into_bytes().into()
+                }
                 Outcome::Unknown => lost(access, name(shard)).into_bytes().into(),
             };
             client.deliver(sequence, &reply);

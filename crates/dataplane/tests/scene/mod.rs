@@ -159,6 +159,15 @@ pub fn pool(name: &str, listen: SocketAddr, shards: &[&str]) -> PoolConfig {
     config
 }
 
+/// A key that belongs to the n-th of these shards.
+pub fn key_of(shards: &[&str], n: usize) -> String {
+    let shards: Vec<_> = shards.iter().map(|&shard| (shard.to_owned(), 1)).collect();
+    let ring = Ring::build(Distribution::Ketama, &shards);
+    let mut keys = (0..).map(|n| format!("key:{n}"));
+    keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == n)
+        .expect("some key is on it")
+}
+
 /// A plane with one pool, and the masters of its shards.
 pub struct Scene {
     pub plane: Plane,
