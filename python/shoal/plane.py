@@ -60,7 +60,8 @@ class PoolSpec:
     `backend_password` what the servers ask for, `database` what a client has that selects none. Each worker has
     `connections` to every server, for each database and protocol in use. `hold_bytes` counts for the whole process.
     A `timeout_ms` or `client_connections` of 0 is no limit. `fixed` is None where sentinels are followed.
-    `twemproxy_words` answers AUTH in nutcracker's words.
+    `twemproxy_words` answers AUTH in nutcracker's words. `allow` and `deny` name commands ("command|subcommand" where
+    it matters): what is dangerous is refused unless it is allowed, what is denied always.
     """
 
     name: str
@@ -80,6 +81,8 @@ class PoolSpec:
     timeout_ms: int = 0
     client_connections: int = 0
     max_inflight: int = 256
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
     backlog: int = 1024
     keepalive: bool = False
     socket_mode: int | None = None

@@ -4,13 +4,14 @@
 //! ready and route its requests, then one write for each backend and each client that has something
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
-//! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
-//! needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
+//! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
+//! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
 //! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
 //! `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod dispatch;
+mod every;
 mod flush;
 mod hold;
 mod lanes;
@@ -21,6 +22,7 @@ mod refusals;
 mod renew;
 mod replies;
 mod requests;
+mod scan;
 mod shard;
 
 use std::collections::VecDeque;

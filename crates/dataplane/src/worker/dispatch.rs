@@ -66,7 +66,10 @@ impl Worker {
             if !command.arity_ok(request.args.len()) {
                 return self.answer(handle, &wrong_arity(command));
             }
-            return self.local(handle, local, request);
+            return match self.denial(pool, command) {
+                Some(line) if authenticated => self.answer(handle, line.as_bytes()),
+                _ => self.local(handle, local, request),
+            };
         }
         if !authenticated {
             return self.refuse_unauthenticated(handle);
@@ -74,13 +77,61 @@ impl Worker {
         if !command.arity_ok(request.args.len()) {
             return self.answer(handle, &wrong_arity(command));
         }
-        if let RouteKind::Unsupported(why) = command.route {
-            let line = format!(
-                "-ERR '{}' is not supported by Shoal: {why}\r\n",
-                command.name
-            );
+        if command.route == RouteKind::Single && self.snapshot.pools[pool].config.deny.is_empty() {
+            return self.dispatch_single(handle, pool, command, request);
+        }
+        self.dispatch_listed(handle, pool, command, request)
+    }
+
+    /// A request of a command that a pool may refuse, or whose subcommand decides where it goes.
+    fn dispatch_listed(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
+        if let Some(line) = self.denial(pool, command) {
             return self.answer(handle, line.as_bytes());
         }
+        let member = match command.route {
+            RouteKind::Family(_) => match self.member(pool, command, request) {
+                Ok(member) => member,
+                Err(line) => return self.answer(handle, &line),
+            },
+            _ => command,
+        };
+        if !member.arity_ok(request.args.len()) {
+            return self.answer(handle, &wrong_arity(member));
+        }
+        match member.route {
+            RouteKind::Unsupported(why) => {
+                let line = format!(
+                    "-ERR '{}' is not supported by Shoal: {why}\r\n",
+                    member.name
+                );
+                self.answer(handle, line.as_bytes())
+            }
+            RouteKind::Every(merge) => self.dispatch_every(handle, pool, member, merge, request),
+            RouteKind::Any | RouteKind::Family(_) => {
+                self.dispatch_any(handle, pool, member, request)
+            }
+            RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
+            RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Local(_) => {
+                self.dispatch_single(handle, pool, member, request)
+            }
+        }
+    }
+
+    /// A request that goes where its keys belong.
+    fn dispatch_single(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
         if let Some(at) = command.first_key() {
             return match self.pools[pool].router.shard_of(request.arg(at)) {
                 Some(shard) => self.forward(handle, shard, command, request.frame),
@@ -123,7 +174,13 @@ impl Worker {
     }
 
     /// Sends a request to one shard, or keeps it while the shard cannot take it.
-    fn forward(&mut self, handle: Handle, shard: usize, command: &Command, frame: &[u8]) -> Step {
+    pub(super) fn forward(
+        &mut self,
+        handle: Handle,
+        shard: usize,
+        command: &Command,
+        frame: &[u8],
+    ) -> Step {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
@@ -222,7 +279,7 @@ impl Worker {
     }
 
     /// Answers a request that no server can take.
-    fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
+    pub(super) fn cannot_forward(&mut self, handle: Handle, reason: &str) -> Step {
         if let Some(client) = self.client(handle) {
             let pool = usize::from(client.pool);
             self.pools[pool].counters.errors.add(1);
@@ -254,10 +311,21 @@ fn allowed_before_auth(command: LocalCommand) -> bool {
     )
 }
 
+/// As Redis words it.
 fn wrong_arity(command: &Command) -> Vec<u8> {
     format!(
         "-ERR wrong number of arguments for '{}' command\r\n",
         command.name
+    )
+    .into_bytes()
+}
+
+/// As Redis words it.
+pub(super) fn unknown_subcommand(family: &Command, request: Request<'_>) -> Vec<u8> {
+    format!(
+        "-ERR unknown subcommand '{}'. Try {} HELP.\r\n",
+        printable(request.arg(1)),
+        family.name.to_uppercase()
     )
     .into_bytes()
 }

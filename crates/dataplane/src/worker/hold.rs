@@ -18,7 +18,7 @@ use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::{Owner, Pending};
+use crate::inflight::{Owner, Pending, SCAN_STEP};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::snapshot::{NANOS_A_MILLI, Nanos};
@@ -103,6 +103,14 @@ impl Worker {
         };
         if self.client(owner).is_none() {
             return;
+        }
+        if let Owner::Client {
+            sequence,
+            part: SCAN_STEP,
+            ..
+        } = pending.owner
+        {
+            return self.scan_again(owner, sequence);
         }
         let pool = self.shards[shard].pool;
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;

@@ -6,10 +6,11 @@ use rustix::io::Errno;
 use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::{READ_SIZE, Worker};
-use crate::backend::{Phase, Stream};
+use crate::backend::{Phase, Run, Stream};
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::inflight::{Owner, Pending, Slot, WHOLE};
+use crate::cursor;
+use crate::inflight::{Owner, Pending, SCAN_STEP, Slot, WHOLE};
 use crate::reactor::{Handle, Ready};
 use crate::resp::{self, ReplyScan, ReplyStatus};
 
@@ -201,6 +202,10 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
+        if pending.owner == Owner::RunId {
+            backend.run = Run::Known(cursor::run_hash(reply));
+        }
+        let run = backend.run;
         if backend.phase == Phase::Ending && !backend.has_inflight() {
             self.backends.remove(handle.index as usize);
         }
@@ -221,7 +226,9 @@ impl Worker {
         else {
             return;
         };
-        if part == WHOLE {
+        if part == SCAN_STEP {
+            self.scanned(client, sequence, run, reply);
+        } else if part == WHOLE {
             if let Some(to) = self.client(client) {
                 to.deliver(sequence, reply);
                 self.delivered(client);
@@ -267,7 +274,11 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if part == WHOLE {
+        if part == SCAN_STEP && matches!(&outcome, Outcome::Reply(reply) if reply[0] != b'-') {
+            // It came by a way on which nobody knows of which run it is.
+            return self.scan_again(handle, sequence);
+        }
+        if matches!(part, WHOLE | SCAN_STEP) {
             let reply = match outcome {
                 Outcome::Reply(reply) => reply,
                 Outcome::NotSent(line) => format!("{line}\r\n").into_bytes().into(),
@@ -293,7 +304,7 @@ impl Worker {
     }
 
     /// Something has come for a client.
-    fn delivered(&mut self, handle: Handle) {
+    pub(super) fn delivered(&mut self, handle: Handle) {
         let Some(client) = self.client(handle) else {
             return;
         };
