@@ -2,7 +2,8 @@
 
 Owns the border to the native module, which nothing else imports: endpoints become IP addresses here, and the
 module's errors become Shoal's. The rule it keeps: a snapshot is whole (a route for every shard of every pool) and
-its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `moves` and `check`, `key` and `diff`.
+its epoch only grows. Called by `daemon` (the running proxy), for `Ring` by `moves` and `check`, `key` and `diff`, and
+for the command table by `commands`.
 """
 
 from __future__ import annotations
@@ -96,6 +97,23 @@ class Route:
     shard: str
     endpoint: Endpoint | UnixSocket | None
     lease_until_ns: int = 0
+
+
+class CommandRow(NamedTuple):
+    """What the workers know of a command, their words for it as they print them; `name` may be "command|subcommand"."""
+
+    name: str
+    arity: int
+    keys: str
+    access: str
+    repeat: str
+    route: str
+    guarded: bool
+
+
+def command_table() -> list[CommandRow]:
+    """Every command, and behind each family its subcommands."""
+    return [CommandRow(*row) for row in _native.command_table()]
 
 
 class Located(NamedTuple):

@@ -32,6 +32,8 @@ _WORDS = {
     "timeout_ms": "timeout, ms",
     "client_connections": "clients at most",
     "max_inflight": "unanswered requests of a client at most",
+    "allow": "commands allowed",
+    "deny": "commands denied",
     "backlog": "backlog",
     "keepalive": "keepalive of clients",
     "socket_mode": "mode of the socket",
