@@ -38,8 +38,8 @@ A request for several shards waits (`hold`) while one of them has no master, rea
 was sent to any shard, and the error names the one that was missing: `-MASTERDOWN shard "b" has no master`. An error
 of a server ends with its shard, and with those that did their part:
 `-OOM command not allowed ... (shard "b"; done on "a")`. If all shards give the same error, it stands alone. A write of
-which a part was lost after it was sent is in doubt: `-INDOUBT write to shards "a" (done), "b" (unknown)`. FLUSHALL,
-FLUSHDB, SWAPDB and loading a function may be sent again then; CONFIG SET too.
+which a part was lost after it was sent is in doubt: `-INDOUBT write to shards "a" (done), "b" (unknown)`. A second
+FLUSHALL, FLUSHDB or FUNCTION LOAD REPLACE does no harm then; a second SWAPDB swaps back where the first was done.
 
 A server that a nutcracker.yml's pool has ejected is asked as well: an answer without it would be wrong.
 
@@ -80,7 +80,7 @@ refused for good (below: *refused*) cannot be allowed.
 - **SLOWLOG GET** gives the newest of all shards, as many as were asked for; ids are each server's own. **LATENCY
   LATEST** has each event once, with its newest time and its highest peak.
 - **LASTSAVE** is the oldest. **TIME** is the proxy's own clock. **COMMAND** is what a server says of its commands,
-  those included that Shoal refuses.
+  those included that Shoal refuses. **ACL WHOAMI** is the user that Shoal is to the servers, the same for all clients.
 - **MEMORY DOCTOR** and its like give each shard's text under its name.
 
 ## SCAN

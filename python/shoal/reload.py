@@ -112,6 +112,8 @@ def _settings(old: ServedPool, new: ServedPool) -> Iterator[str]:
             yield f"{name}: {word} is another one"
         elif setting.name == "fixed":
             yield f"{name}: {word} changes"
+        elif isinstance(was, tuple):
+            yield f"{name}: {word}: {', '.join(is_now) or 'none'}"
         else:
             yield f"{name}: {word} {was} is now {is_now}"
     yield from _sources(name, old, new)

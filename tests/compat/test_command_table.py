@@ -29,7 +29,7 @@ MAY_WRITE = {"eval", "evalsha", "fcall", "xgroup"}
 # Block with an option only, and with that option they are refused.
 BLOCK_WITH_AN_OPTION = {"xread", "xreadgroup"}
 # Administer servers, and are served where every shard can be asked: they read, or a pool must allow them.
-ADMINISTER = {"commandlog", "config", "debug", "latency", "module", "role", "slowlog"}
+ADMINISTER = {"acl", "commandlog", "config", "debug", "latency", "module", "role", "slowlog"}
 # Subcommands whose arity changed between the engines: the laxer one stands in the table.
 LAXER_SUBCOMMANDS = {"command|getkeys", "command|getkeysandflags", "script|debug"}
 PLAIN: dict[str, Any] = {"decode_responses": True, "encoding_errors": "backslashreplace", "protocol": 2}

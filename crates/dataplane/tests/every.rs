@@ -184,7 +184,13 @@ fn what_makes_no_whole_is_refused_over_several_shards_with_the_reason() {
 #[test]
 fn what_every_server_says_alike_is_asked_of_one() {
     let (_scene, mut client, mut masters) = two_shards();
-    for request in ["COMMAND", "COMMAND COUNT", "CONFIG HELP"] {
+    for request in [
+        "COMMAND",
+        "COMMAND COUNT",
+        "CONFIG HELP",
+        "OBJECT HELP",
+        "ACL WHOAMI",
+    ] {
         ask(&mut client, request);
         assert_eq!(masters[0].request().join(" "), request);
         masters[0].send(b":1\r\n");

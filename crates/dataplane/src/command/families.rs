@@ -6,9 +6,29 @@
 use super::table::{ADMIN, ONE_SERVER, any, every, guarded, lone, range, read, refused, write};
 use super::{Command, Keys, Merge};
 
+/// Behind the subcommand.
+const SECOND: Keys = range(2, 2, 1);
+
 const NO_WHOLE: &str = "the answers of several shards make no whole: ask one server";
 const RUNNING: &str = "it stops what one server runs: connect to that server";
 const DEBUGS: &str = "it needs a connection of its own to one server";
+
+/// Clients share connections, so all are the one user that Shoal is to the servers.
+pub(super) static ACL: &[Command] = &[
+    any(sub("acl|cat", -2)),
+    refused(sub("acl|deluser", -3), ADMIN),
+    refused(sub("acl|dryrun", -4), ADMIN),
+    any(sub("acl|genpass", -2)),
+    refused(sub("acl|getuser", 3), ADMIN),
+    any(sub("acl|help", 2)),
+    refused(sub("acl|list", 2), ADMIN),
+    refused(sub("acl|load", 2), ADMIN),
+    refused(sub("acl|log", -2), ADMIN),
+    refused(sub("acl|save", 2), ADMIN),
+    refused(sub("acl|setuser", -3), ADMIN),
+    refused(sub("acl|users", 2), ADMIN),
+    any(sub("acl|whoami", 2)),
+];
 
 pub(super) static COMMAND: &[Command] = &[
     any(sub("command|count", 2)),
@@ -63,7 +83,7 @@ pub(super) static MEMORY: &[Command] = &[
     every(sub("memory|malloc-stats", 2), Merge::Texts),
     every(sub("memory|purge", 2), Merge::Ok),
     lone(sub("memory|stats", 2), NO_WHOLE),
-    read("memory|usage", -3, range(2, 2, 1)),
+    read("memory|usage", -3, SECOND),
 ];
 
 pub(super) static MODULE: &[Command] = &[
@@ -72,6 +92,14 @@ pub(super) static MODULE: &[Command] = &[
     refused(sub("module|load", -3), ADMIN),
     refused(sub("module|loadex", -3), ADMIN),
     refused(sub("module|unload", 3), ADMIN),
+];
+
+pub(super) static OBJECT: &[Command] = &[
+    read("object|encoding", 3, SECOND),
+    read("object|freq", 3, SECOND),
+    any(sub("object|help", 2)),
+    read("object|idletime", 3, SECOND),
+    read("object|refcount", 3, SECOND),
 ];
 
 /// Scripts are no data: a server that restarts or is promoted has none, and clients load them again.
@@ -90,6 +118,22 @@ pub(super) static SLOWLOG: &[Command] = &[
     any(sub("slowlog|help", 2)),
     every(sub("slowlog|len", 2), Merge::Sum),
     every(sub("slowlog|reset", 2), Merge::Ok),
+];
+
+pub(super) static XGROUP: &[Command] = &[
+    write("xgroup|create", -5, SECOND),
+    write("xgroup|createconsumer", 5, SECOND),
+    write("xgroup|delconsumer", 5, SECOND),
+    write("xgroup|destroy", 4, SECOND),
+    any(sub("xgroup|help", 2)),
+    write("xgroup|setid", -5, SECOND),
+];
+
+pub(super) static XINFO: &[Command] = &[
+    read("xinfo|consumers", 4, SECOND),
+    read("xinfo|groups", 3, SECOND),
+    any(sub("xinfo|help", 2)),
+    read("xinfo|stream", -3, SECOND),
 ];
 
 const fn sub(name: &'static str, arity: i16) -> Command {

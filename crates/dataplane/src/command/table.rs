@@ -5,7 +5,8 @@
 //! here, and the server answers what it does not take. Which command is refused, and why, is ours.
 
 use super::families::{
-    COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, SCRIPT, SLOWLOG,
+    ACL, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT, SLOWLOG,
+    XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
 use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
@@ -39,24 +40,24 @@ const PAIR_COUNT: Keys = Keys::Count {
     errors: Pairs,
 };
 const USAGE: &[&str] = &["memory|usage"];
-const OBJECT: &[&str] = &[
+const OBJECT_KEYS: &[&str] = &[
     "object|encoding",
     "object|freq",
     "object|idletime",
     "object|refcount",
 ];
-const XGROUP: &[&str] = &[
+const XGROUP_KEYS: &[&str] = &[
     "xgroup|create",
     "xgroup|createconsumer",
     "xgroup|delconsumer",
     "xgroup|destroy",
     "xgroup|setid",
 ];
-const XINFO: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
+const XINFO_KEYS: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
 
 /// All commands.
 pub static COMMANDS: &[Command] = &[
-    refused(read("acl", -2, Keys::None), ADMIN),
+    family(read("acl", -2, Keys::None), ACL),
     write("append", 3, KEY),
     refused(read("asking", 1, Keys::None), CLUSTER),
     local("auth", -2, LocalCommand::Auth),
@@ -183,7 +184,7 @@ pub static COMMANDS: &[Command] = &[
     write("msetex", -4, PAIR_COUNT),
     write("msetnx", -3, PAIRS),
     refused(read("multi", 1, Keys::None), TRANSACTION),
-    read("object", -2, Keys::Subcommand(OBJECT)),
+    family(read("object", -2, Keys::Subcommand(OBJECT_KEYS)), OBJECT),
     write("persist", 2, KEY),
     write("pexpire", -3, KEY),
     write("pexpireat", -3, KEY),
@@ -274,8 +275,8 @@ pub static COMMANDS: &[Command] = &[
     write("xautoclaim", -6, KEY),
     write("xclaim", -6, KEY),
     write("xdel", -3, KEY),
-    write("xgroup", -2, Keys::Subcommand(XGROUP)),
-    read("xinfo", -2, Keys::Subcommand(XINFO)),
+    family(write("xgroup", -2, Keys::Subcommand(XGROUP_KEYS)), XGROUP),
+    family(read("xinfo", -2, Keys::Subcommand(XINFO_KEYS)), XINFO),
     read("xlen", 2, KEY),
     read("xpending", -3, KEY),
     read("xrange", -4, KEY),
