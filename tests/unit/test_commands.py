@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from shoal.commands import page, refusal, refuse_unknown
 from shoal.config import parse
 from shoal.errors import ConfigError
 from shoal.plane import command_table
+from shoal.reload import changes
 from shoal.serving import of_layout
 from shoal.topology import Topology, lay_out, ports_to_choose
 
@@ -39,6 +41,17 @@ def test_lists_are_given_to_the_workers_in_their_spelling() -> None:
     laid = lay_out(layout_of, {key: 20000 + n for n, key in enumerate(ports_to_choose(layout_of))})
     (pool,) = of_layout(laid, laid.proxies[0]).pools
     assert (pool.spec.allow, pool.spec.deny) == (("config|set", "debug"), ())
+
+
+def test_a_reload_says_what_is_allowed_and_denied_now() -> None:
+    layout_of = topology()
+    laid = lay_out(layout_of, {key: 20000 + n for n, key in enumerate(ports_to_choose(layout_of))})
+    service = of_layout(laid, laid.proxies[0])
+    (pool,) = service.pools
+    denying = replace(pool, spec=replace(pool.spec, deny=("keys", "flushall")))
+    found = changes(service, replace(service, pools=(denying,)))
+    assert found.sentences == ('pool "shoal": commands denied: keys, flushall',)
+    assert (found.restart, found.remap) == ((), ())
 
 
 def test_names_of_the_table_are_taken() -> None:

@@ -3,6 +3,7 @@
 
 mod scene;
 
+use dataplane::pool::Servers;
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 use scene::{A_WHILE, Master, Scene, Wire};
 
@@ -366,4 +367,46 @@ fn a_cursor_that_is_none_is_refused_and_the_servers_own_errors_are_passed_on() {
         client.line(),
         "-ERR value is not an integer or out of range"
     );
+}
+
+#[test]
+fn a_step_that_a_server_refuses_while_it_loads_is_not_shown_and_goes_on_at_the_next() {
+    let scene = Scene::new(|_| {});
+    let (mut master, mut client) = (scene.master(), scene.client());
+    ask(&mut client, "SCAN 0");
+    tells_run(&mut master, "first");
+    master.request();
+    master.send(b"-LOADING Redis is loading the dataset in memory\r\n");
+    let (cursor, keys) = scanned(&mut client);
+    assert!(keys.is_empty() && cursor != "0");
+    let mut master = scene.asked_master("master");
+    ask(&mut client, &format!("SCAN {cursor}"));
+    tells_run(&mut master, "first");
+    assert_eq!(master.request(), ["SCAN", "0"]);
+    step(&mut master, 0, "one");
+    assert_eq!(scanned(&mut client), ("0".into(), vec!["one".into()]));
+}
+
+#[test]
+fn a_fixed_server_that_cannot_be_reached_fails_the_whole_with_its_name() {
+    let scene = Scene::over(&["a", "b"], |config| {
+        config.servers = Servers::Fixed {
+            preconnect: false,
+            eject: None,
+        };
+    });
+    let nobody = RouteSpec {
+        endpoint: Some(scene::free_port().into()),
+        lease_until: NO_LEASE_NEEDED,
+    };
+    scene
+        .plane
+        .apply(2, &[scene.masters[0].route(), nobody])
+        .expect("a snapshot");
+    scene.acked(2);
+    let mut client = scene.client();
+    for request in ["DBSIZE", "FLUSHALL"] {
+        ask(&mut client, request);
+        assert_eq!(client.line(), "-ERR shard \"b\": Connection refused");
+    }
 }

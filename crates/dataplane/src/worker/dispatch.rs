@@ -91,27 +91,12 @@ impl Worker {
         command: &'static Command,
         request: Request<'_>,
     ) -> Step {
-        if let Some(line) = self.denial(pool, command) {
-            return self.answer(handle, line.as_bytes());
-        }
-        let member = match command.route {
-            RouteKind::Family(_) => match self.member(pool, command, request) {
-                Ok(member) => member,
-                Err(line) => return self.answer(handle, &line),
-            },
-            _ => command,
+        let member = match self.resolve(pool, command, request) {
+            Ok(member) => member,
+            Err(line) => return self.answer(handle, &line),
         };
-        if !member.arity_ok(request.args.len()) {
-            return self.answer(handle, &wrong_arity(member));
-        }
         match member.route {
-            RouteKind::Unsupported(why) => {
-                let line = format!(
-                    "-ERR '{}' is not supported by Shoal: {why}\r\n",
-                    member.name
-                );
-                self.answer(handle, line.as_bytes())
-            }
+            RouteKind::Unsupported(why) => self.answer(handle, &unsupported(member, why)),
             RouteKind::Every(merge) => self.dispatch_every(handle, pool, member, merge, request),
             RouteKind::Any | RouteKind::Family(_) => {
                 self.dispatch_any(handle, pool, member, request)
@@ -312,9 +297,17 @@ fn allowed_before_auth(command: LocalCommand) -> bool {
 }
 
 /// As Redis words it.
-fn wrong_arity(command: &Command) -> Vec<u8> {
+pub(super) fn wrong_arity(command: &Command) -> Vec<u8> {
     format!(
         "-ERR wrong number of arguments for '{}' command\r\n",
+        command.name
+    )
+    .into_bytes()
+}
+
+pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {
+    format!(
+        "-ERR '{}' is not supported by Shoal: {why}\r\n",
         command.name
     )
     .into_bytes()

@@ -7,10 +7,10 @@
 use std::fmt::Write as _;
 
 use super::Worker;
-use super::dispatch::{Request, Step, unknown_subcommand};
+use super::dispatch::{Request, Step, unknown_subcommand, wrong_arity};
 use super::hold::Room;
 use crate::coalesce::{Given, Split};
-use crate::command::{Access, Command, Merge};
+use crate::command::{Access, Command, Merge, RouteKind};
 use crate::inflight::{Owner, Slot};
 use crate::reactor::Handle;
 use crate::resp;
@@ -22,22 +22,30 @@ const LOG_ENTRIES: usize = 10;
 const WITH_OWN_SECTION: [&[u8]; 4] = [b"shoal", b"default", b"all", b"everything"];
 
 impl Worker {
-    /// The row that a request of a family of commands is treated by, or the error that it gets.
-    pub(super) fn member(
+    /// The row that a request is treated by, which is its subcommand's where there is one; or the error that it gets
+    /// before it is looked at any further.
+    pub(super) fn resolve(
         &self,
         pool: usize,
-        family: &'static Command,
+        command: &'static Command,
         request: Request<'_>,
     ) -> Result<&'static Command, Vec<u8>> {
-        if request.args.len() < 2 {
-            return Ok(family);
+        if let Some(line) = self.denial(pool, command) {
+            return Err(line.into_bytes());
         }
-        let Some(row) = family.subcommand(request.arg(1)) else {
-            return Err(unknown_subcommand(family, request));
-        };
-        match self.denial(pool, row) {
-            Some(line) => Err(line.into_bytes()),
-            None => Ok(row),
+        let is_family = matches!(command.route, RouteKind::Family(_));
+        if !is_family || request.args.len() < 2 {
+            return Ok(command);
+        }
+        let row = command.subcommand(request.arg(1));
+        let row = row.ok_or_else(|| unknown_subcommand(command, request))?;
+        if let Some(line) = self.denial(pool, row) {
+            return Err(line.into_bytes());
+        }
+        if row.arity_ok(request.args.len()) {
+            Ok(row)
+        } else {
+            Err(wrong_arity(row))
         }
     }
 
