@@ -52,7 +52,7 @@ proxy:
 
 A name may be a command, or a subcommand as `config set`; a command stands for all its subcommands. `deny` wins. What is
 refused for good (below: *refused*) cannot be allowed. A pool of a nutcracker.yml has no such key: it serves what works
-unless denied.
+unless denied. Scripts are not looked into: one may call, on its own shard, what is denied.
 
 - **Works unless denied**: what applications and their tests send to one Redis. FLUSHDB (Django's `cache.clear()`, the
   fixtures of redis-py's and go-redis's own tests), FLUSHALL, KEYS (django-redis's `cache.keys()`, many scripts), INFO

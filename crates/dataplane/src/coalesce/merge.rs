@@ -27,7 +27,10 @@ pub(super) fn merged(
     match merge {
         Merge::Ok => Some(b"+OK\r\n".to_vec()),
         Merge::Array => in_order(bytes(), order),
-        Merge::Sum => Some(integer(integers(bytes())?.iter().sum())),
+        Merge::Sum => {
+            let counts = integers(bytes())?;
+            Some(integer(counts.into_iter().fold(0, i64::saturating_add)))
+        }
         Merge::Least => Some(integer(integers(bytes())?.into_iter().min()?)),
         Merge::Chain => Some(array(&all_elements(bytes())?)),
         Merge::Union => {
@@ -283,7 +286,9 @@ fn events<'r>(replies: impl Iterator<Item = &'r [u8]>) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Given, Merge, merged};
+    use proptest::prelude::*;
+
+    use super::{Given, Merge, ReplyScan, ReplyStatus, merged, resp};
 
     fn two(merge: Merge, first: &str, second: &str, given: &Given) -> String {
         let frame = |text: &str| text.replace('\n', "\r\n").into_bytes();
@@ -362,6 +367,50 @@ mod tests {
             two(Merge::Events, &event(8, 5), &event(9, 3), &Given::Nothing),
             event(9, 5)
         );
+    }
+
+    /// Replies as servers might give them, and as none would.
+    fn replies() -> impl Strategy<Value = Vec<u8>> {
+        let leaf = prop_oneof![
+            "[+:,#(][a-z0-9.-]{0,4}".prop_map(|line| format!("{line}\r\n").into_bytes()),
+            "[a-z:,=#\\r\\n]{0,9}".prop_map(|text| super::bulk(text.as_bytes())),
+            "[a-z]{0,5}".prop_map(|text| format!("={}\r\n{text}\r\n", text.len()).into_bytes()),
+            Just(b"$-1\r\n".to_vec()),
+            Just(b"_\r\n".to_vec()),
+        ];
+        leaf.prop_recursive(3, 24, 5, |inner| {
+            ("[*~%]", prop::collection::vec(inner, 0..6)).prop_map(|(kind, mut elements)| {
+                let map = kind == "%";
+                if map && elements.len() % 2 == 1 {
+                    elements.pop();
+                }
+                let count = if map {
+                    elements.len() / 2
+                } else {
+                    elements.len()
+                };
+                [format!("{kind}{count}\r\n").into_bytes(), elements.concat()].concat()
+            })
+        })
+    }
+
+    proptest! {
+        /// Any replies of any form give one whole frame or none.
+        #[test]
+        fn what_is_merged_is_one_frame(first in replies(), second in replies(), order in prop::collection::vec(0_u16..3, 0..4)) {
+            const MERGES: [Merge; 15] = [
+                Merge::Array, Merge::Sum, Merge::Ok, Merge::Least, Merge::Chain, Merge::Union,
+                Merge::Each, Merge::Draw, Merge::Same, Merge::Settings, Merge::Texts,
+                Merge::Newest, Merge::Oldest, Merge::Events, Merge::Info,
+            ];
+            for merge in MERGES {
+                let both: [(&str, &[u8]); 2] = [("a", &first), ("b", &second)];
+                if let Some(reply) = merged(merge, &both, &order, &Given::Nothing) {
+                    let found = resp::scan_reply(&reply, &mut ReplyScan::default());
+                    prop_assert_eq!(found, Ok(ReplyStatus::Complete { len: reply.len() }), "{:?}", merge);
+                }
+            }
+        }
     }
 
     #[test]

@@ -209,6 +209,9 @@ impl Worker {
         if backend.phase == Phase::Ending && !backend.has_inflight() {
             self.backends.remove(handle.index as usize);
         }
+        if pending.owner == Owner::RunId {
+            return;
+        }
         let counters = &self.shards[shard].counters;
         counters.responses.add(1);
         counters.response_bytes.add(reply.len() as u64);
