@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from shoal import commands
 from shoal.nutcracker import reference
 
-PAGES = {"nutcracker-yml.md": reference.page}
+PAGES = {"commands.md": commands.page, "nutcracker-yml.md": reference.page}
 DIRECTORY = Path(__file__).parents[1] / "docs" / "reference"
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoal import ports, state
+from shoal.commands import refuse_unknown
 from shoal.errors import ConfigError, StateError
 from shoal.parts import Part, kind_of, listening, main_endpoint
 from shoal.process import Process
@@ -39,6 +40,7 @@ class Opened:
 
 def open_cluster(topology: Topology, kept: state.State, host: str | None) -> Opened:
     """Lay the topology out on this machine and check it against what the state directory remembers."""
+    refuse_unknown(topology)
     layout = lay_out(topology, _chosen_ports(topology, kept))
     hosts = hosts_here(topology, layout, host)
     identity = state.load_identity(kept.directory) or state.Identity(cluster=topology.cluster)

@@ -2,7 +2,8 @@
 
 Owns the border to the native module, which nothing else imports: endpoints become IP addresses here, and the
 module's errors become Shoal's. The rule it keeps: a snapshot is whole (a route for every shard of every pool) and
-its epoch only grows. Called by `daemon` (the running proxy) and, for `Ring`, by `moves` and `check`, `key` and `diff`.
+its epoch only grows. Called by `daemon` (the running proxy), for `Ring` by `moves` and `check`, `key` and `diff`, and
+for the command table by `commands`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class PoolSpec:
     `backend_password` what the servers ask for, `database` what a client has that selects none. Each worker has
     `connections` to every server, for each database and protocol in use. `hold_bytes` counts for the whole process.
     A `timeout_ms` or `client_connections` of 0 is no limit. `fixed` is None where sentinels are followed.
-    `twemproxy_words` answers AUTH in nutcracker's words.
+    `twemproxy_words` answers AUTH in nutcracker's words. `allow` and `deny` name commands ("command|subcommand" where
+    it matters): what is dangerous is refused unless it is allowed, what is denied always.
     """
 
     name: str
@@ -80,6 +82,8 @@ class PoolSpec:
     timeout_ms: int = 0
     client_connections: int = 0
     max_inflight: int = 256
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
     backlog: int = 1024
     keepalive: bool = False
     socket_mode: int | None = None
@@ -93,6 +97,23 @@ class Route:
     shard: str
     endpoint: Endpoint | UnixSocket | None
     lease_until_ns: int = 0
+
+
+class CommandRow(NamedTuple):
+    """What the workers know of a command, their words for it as they print them; `name` may be "command|subcommand"."""
+
+    name: str
+    arity: int
+    keys: str
+    access: str
+    repeat: str
+    route: str
+    guarded: bool
+
+
+def command_table() -> list[CommandRow]:
+    """Every command, and behind each family its subcommands."""
+    return [CommandRow(*row) for row in _native.command_table()]
 
 
 class Located(NamedTuple):

@@ -36,6 +36,8 @@ _WORDS = {
     "timeout_ms": "timeout, ms",
     "client_connections": "clients at most",
     "max_inflight": "unanswered requests of a client at most",
+    "allow": "commands allowed",
+    "deny": "commands denied",
     "backlog": "backlog",
     "keepalive": "keepalive of clients",
     "socket_mode": "mode of the socket",
@@ -123,6 +125,8 @@ def _settings(old: ServedPool, new: ServedPool) -> Iterator[str]:
             yield f"{name}: {word} is another one"
         elif setting.name == "fixed":
             yield f"{name}: {word} changes"
+        elif isinstance(was, tuple):
+            yield f"{name}: {word}: {', '.join(is_now) or 'none'}"
         else:
             yield f"{name}: {word} {was} is now {is_now}"
     yield from _sources(name, old, new)

@@ -123,6 +123,8 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
         timeout_ms=pool.timeout,
         client_connections=pool.client_connections,
         max_inflight=topology.proxy.max_inflight,
+        allow=pool.commands.allow,
+        deny=pool.commands.deny,
     )
 
 

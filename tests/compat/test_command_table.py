@@ -28,6 +28,10 @@ LAXER_ARITY = {"zrank", "zrevrank"}
 MAY_WRITE = {"eval", "evalsha", "fcall", "xgroup"}
 # Block with an option only, and with that option they are refused.
 BLOCK_WITH_AN_OPTION = {"xread", "xreadgroup"}
+# Administer servers, and are served where every shard can be asked: they read, or a pool must allow them.
+ADMINISTER = {"acl", "commandlog", "config", "debug", "latency", "module", "role", "slowlog"}
+# Subcommands whose arity changed between the engines: the laxer one stands in the table.
+LAXER_SUBCOMMANDS = {"command|getkeys", "command|getkeysandflags", "script|debug"}
 # Valkey flags them because they may not be nested.
 NOT_INSIDE_A_TRANSACTION = {"multi", "watch"}
 PLAIN: dict[str, Any] = {"decode_responses": True, "encoding_errors": "backslashreplace", "protocol": 2}
@@ -56,6 +60,7 @@ class Row:
     access: str
     repeat: str
     route: str
+    guarded: bool
 
     @property
     def refused(self) -> bool:
@@ -143,8 +148,22 @@ def test_subcommands_have_keys_only_where_the_table_looks_for_them(client: redis
 def test_what_needs_a_connection_of_its_own_or_administers_a_server_is_refused(client: redis.Redis) -> None:
     for name, told in told_by(client).items():
         if told.flags & {"blocking", "pubsub", "admin", "no_multi", "no-multi"}:
-            served = BLOCK_WITH_AN_OPTION | NOT_INSIDE_A_TRANSACTION
+            served = BLOCK_WITH_AN_OPTION | ADMINISTER | NOT_INSIDE_A_TRANSACTION
             assert TABLE[name].refused or name in served, (name, told.flags)
+
+
+def test_a_family_has_a_row_for_each_subcommand_of_its_server(client: redis.Redis) -> None:
+    replies: Any = client.execute_command("COMMAND")
+    for sub in (sub for reply in replies if TABLE[reply[0]].route == "Family" for sub in reply[9]):
+        name, arity, flags = sub[:3]
+        assert TABLE[name].arity == arity or name in LAXER_SUBCOMMANDS, name
+        assert TABLE[name].access == "Write" or "write" not in flags, name
+
+
+def test_what_only_an_allowance_serves_is_what_administers(client: redis.Redis) -> None:
+    told = told_by(client)
+    guarded = {row.name.split("|")[0] for row in TABLE.values() if row.guarded}
+    assert all("admin" in told[name].flags or told[name].subcommands for name in guarded)
 
 
 def test_a_write_that_may_be_repeated_leaves_the_same_data_and_says_the_same(client: redis.Redis) -> None:

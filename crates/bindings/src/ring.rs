@@ -1,6 +1,6 @@
 //! The class `Ring`, and the command table for the documentation and its tests.
 
-use dataplane::command::COMMANDS;
+use dataplane::command::{self, RouteKind};
 use dataplane::hash::{HashKind, HashTag};
 use dataplane::ring as core;
 use pyo3::prelude::*;
@@ -116,11 +116,13 @@ impl Ring {
     }
 }
 
-/// Every command as (name, arity, keys, access, repeat, route).
+/// A row of the command table: name, arity, keys, access, repeat, route, guarded.
+type Row = (&'static str, i16, String, String, String, String, bool);
+
+/// Every command, and behind each family its subcommands, called `command|subcommand`.
 #[pyfunction]
-pub(crate) fn command_table() -> Vec<(&'static str, i16, String, String, String, String)> {
-    COMMANDS
-        .iter()
+pub(crate) fn command_table() -> Vec<Row> {
+    command::rows()
         .map(|command| {
             (
                 command.name,
@@ -128,7 +130,11 @@ pub(crate) fn command_table() -> Vec<(&'static str, i16, String, String, String,
                 format!("{:?}", command.keys),
                 format!("{:?}", command.access),
                 format!("{:?}", command.repeat),
-                format!("{:?}", command.route),
+                match command.route {
+                    RouteKind::Family(_) => "Family".to_owned(),
+                    route => format!("{route:?}"),
+                },
+                command.guarded,
             )
         })
         .collect()

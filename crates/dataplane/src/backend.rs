@@ -83,6 +83,16 @@ pub(crate) struct Late {
     pub(crate) sent: bool,
 }
 
+/// Which run of its server a connection leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Run {
+    Unasked,
+    /// The answer comes before that of any step of SCAN.
+    Asked,
+    /// The hash of its run id; `None` if the server does not tell it.
+    Known(Option<u32>),
+}
+
 /// A reply whose front part has been passed on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
@@ -111,6 +121,8 @@ pub(crate) struct Backend {
     pub(crate) stream: Option<Stream>,
     /// A write has begun to leave and may not go on without a lease: nothing else can be sent.
     pub(crate) stalled: bool,
+    /// What run of the server it leads to, once SCAN has asked.
+    pub(crate) run: Run,
     /// Clients of whom a request was refused here.
     pub(crate) refused: HashSet<Handle>,
     output: ByteQueue,
@@ -146,6 +158,7 @@ impl Backend {
             scan: ReplyScan::default(),
             stream: None,
             stalled: false,
+            run: Run::Unasked,
             refused: HashSet::new(),
             output: ByteQueue::default(),
             written: 0,
@@ -175,6 +188,15 @@ impl Backend {
             self.say(&[b"ROLE"], now_ms);
         }
         !self.fifo.is_empty()
+    }
+
+    /// Asks which run of the server this is, if that has not been done.
+    pub(crate) fn ask_run(&mut self, now_ms: u32) {
+        if self.run == Run::Unasked {
+            self.run = Run::Asked;
+            let frame = b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n";
+            self.push(Owner::RunId, Access::Read, frame, now_ms);
+        }
     }
 
     fn say(&mut self, args: &[&[u8]], now_ms: u32) {

@@ -1,11 +1,14 @@
-//! One request cut over several shards, and its answers made one again.
+//! One request that went to several shards, and its answers made one again.
 //!
-//! MGET is put back in the order of its keys, counts are added up, MSET is `+OK`. What failed is said
-//! with the shard's name; a write that may be partly done is answered INDOUBT, never as if nothing had
-//! happened.
+//! MGET is put back in the order of its keys, counts are added up, MSET is `+OK`; `coalesce/merge.rs` has the
+//! rules, `coalesce/info.rs` the long one of INFO. What failed is said with the shard's name; a write that may be
+//! partly done is answered INDOUBT, never as if nothing had happened.
+
+mod info;
+mod merge;
 
 use crate::command::Merge;
-use crate::resp::{self, ReplyScan, ReplyStatus};
+use merge::merged;
 
 /// What became of a request or of one part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +38,21 @@ pub(crate) struct Split {
     parts: Vec<Part>,
     /// For each key of the request, the part that has it.
     order: Box<[u16]>,
+    given: Given,
     waiting: usize,
+}
+
+/// What a merge needs to know besides the replies.
+#[derive(Debug, Default)]
+pub(crate) enum Given {
+    #[default]
+    Nothing,
+    /// Decides a draw.
+    Draw(u64),
+    /// So many entries at most.
+    AtMost(usize),
+    /// The proxy's own section, to stand behind the servers'.
+    Section(String),
 }
 
 struct Part {
@@ -55,7 +72,16 @@ impl Split {
                 })
                 .collect(),
             order,
+            given: Given::Nothing,
             waiting: shards.len(),
+        }
+    }
+
+    /// A request that went to each of these shards as it is.
+    pub(crate) fn every(merge: Merge, shards: &[usize], given: Given) -> Self {
+        Self {
+            given,
+            ..Self::new(merge, shards, Box::default())
         }
     }
 
@@ -80,16 +106,18 @@ impl Split {
         if let Some(failure) = self.failure(write, &name) {
             return failure;
         }
-        let merged = match self.merge {
-            Merge::Ok => Some(b"+OK\r\n".to_vec()),
-            Merge::Sum => self.sum(),
-            Merge::Array => self.array(),
-        };
-        merged.unwrap_or_else(|| UNMERGEABLE.to_vec())
+        let replies = self.replies(name);
+        merged(self.merge, &replies, &self.order, &self.given)
+            .unwrap_or_else(|| UNMERGEABLE.to_vec())
     }
 
     fn failure<'n>(&self, write: bool, name: &impl Fn(usize) -> &'n str) -> Option<Vec<u8>> {
         let failed = self.parts.iter().find(|part| !part.succeeded())?;
+        if let Some(Outcome::Reply(line)) = &failed.outcome
+            && self.parts.iter().all(|part| part.outcome == failed.outcome)
+        {
+            return Some(line.to_vec()); // what is wrong is wrong everywhere: no shard's own
+        }
         if write
             && self
                 .parts
@@ -144,42 +172,15 @@ impl Split {
         self.parts.iter().any(Part::succeeded)
     }
 
-    fn replies(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().filter_map(|part| match &part.outcome {
-            Some(Outcome::Reply(reply)) => Some(&**reply),
-            _ => None,
-        })
-    }
-
-    fn sum(&self) -> Option<Vec<u8>> {
-        let mut sum = 0_i64;
-        for reply in self.replies() {
-            sum += integer(reply, b':')?;
-        }
-        Some(format!(":{sum}\r\n").into_bytes())
-    }
-
-    fn array(&self) -> Option<Vec<u8>> {
-        let mut rest: Vec<&[u8]> = Vec::with_capacity(self.parts.len());
-        for reply in self.replies() {
-            integer(reply, b'*')?;
-            let head = memchr::memchr(b'\n', reply)? + 1;
-            rest.push(&reply[head..]);
-        }
-        let bytes: usize = rest.iter().map(|part| part.len()).sum();
-        let mut merged = Vec::with_capacity(bytes + 16);
-        merged.extend_from_slice(format!("*{}\r\n", self.order.len()).as_bytes());
-        for &part in &self.order {
-            let elements = rest.get_mut(usize::from(part))?;
-            let ReplyStatus::Complete { len } =
-                resp::scan_reply(elements, &mut ReplyScan::default()).ok()?
-            else {
-                return None;
-            };
-            merged.extend_from_slice(&elements[..len]);
-            *elements = &elements[len..];
-        }
-        rest.iter().all(|part| part.is_empty()).then_some(merged)
+    /// Each shard's name and reply.
+    fn replies<'n>(&self, name: impl Fn(usize) -> &'n str) -> Vec<(&'n str, &[u8])> {
+        self.parts
+            .iter()
+            .filter_map(|part| match &part.outcome {
+                Some(Outcome::Reply(reply)) => Some((name(part.shard), &**reply)),
+                _ => None,
+            })
+            .collect()
     }
 }
 
@@ -196,15 +197,6 @@ impl Part {
             Some(Outcome::Unknown | Outcome::Unanswered(_)) | None => "unknown",
         }
     }
-}
-
-/// The number of a header line such as `:12\r\n` or `*3\r\n...`.
-fn integer(reply: &[u8], kind: u8) -> Option<i64> {
-    let line = &reply[..memchr::memchr(b'\r', reply)?];
-    let (&first, digits) = line.split_first()?;
-    (first == kind)
-        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-        .flatten()
 }
 
 #[cfg(test)]
@@ -282,6 +274,14 @@ mod tests {
         split.settle(0, Outcome::NotSent("-MASTERDOWN x".into()));
         split.settle(1, Outcome::NotSent("-MASTERDOWN y".into()));
         assert_eq!(split.answer(true, name), b"-MASTERDOWN x\r\n");
+    }
+
+    #[test]
+    fn an_error_that_all_shards_have_is_none_of_a_shards() {
+        let mut split = two(Merge::Ok, &[0, 1]);
+        split.settle(0, reply(b"-ERR syntax error\r\n"));
+        split.settle(1, reply(b"-ERR syntax error\r\n"));
+        assert_eq!(split.answer(true, name), b"-ERR syntax error\r\n");
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Every command that a client may send: its arity, its keys, and what the proxy does with it.
 //!
 //! Owns the one table of commands ([`COMMANDS`], rows in `command/table.rs`), the search in it, and
-//! the finding of keys (`command/keys.rs`). The rules it keeps: a command that is not in the table
+//! the finding of keys (`command/keys.rs`); `command/families.rs` has the subcommands that
+//! go to different places. The rules it keeps: a command that is not in the table
 //! is unknown, one that cannot be answered right across shards is refused with its reason, and keys
 //! are found exactly as the server finds them, so that nothing is sent to a shard that does not own
 //! it. `worker` looks commands up, `route` asks for keys, the bindings show the table to Python,
 //! where `tests/compat/test_command_table.py` holds it against the real servers.
 
+mod families;
 mod keys;
 mod table;
 
@@ -24,6 +26,8 @@ pub struct Command {
     pub access: Access,
     pub repeat: Repeat,
     pub route: RouteKind,
+    /// Refused unless the pool allows it by name.
+    pub guarded: bool,
 }
 
 /// Whether a command may change data: writes need a lease, and one that was sent and not answered
@@ -56,21 +60,56 @@ pub enum RouteKind {
     Single,
     /// Cut by shard, the replies merged.
     Split(Merge),
+    /// To every shard as it is, the replies merged.
+    Every(Merge),
+    /// To any one shard: all would say the same.
+    Any,
+    /// To the shard of a pool that has only one; else refused, for the answers of several make no
+    /// whole. The text is a clause that says why.
+    Lone(&'static str),
+    /// To one shard after the other: SCAN.
+    Scan,
+    /// By its subcommand: rows of their own, called `command|subcommand`. Without one, to any shard.
+    Family(&'static [Command]),
     /// Answered by the proxy.
     Local(LocalCommand),
     /// Refused; the text is a clause that says why.
     Unsupported(&'static str),
 }
 
-/// How the replies of a split command become one.
+/// How the replies of several shards become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Merge {
     /// Elements in the order of the request's keys: MGET.
     Array,
-    /// Integers added up: DEL, UNLINK, TOUCH, EXISTS.
+    /// Integers added up: DEL, UNLINK, TOUCH, EXISTS, DBSIZE.
     Sum,
-    /// `+OK` if all are: MSET.
+    /// `+OK` if all are: MSET, FLUSHALL.
     Ok,
+    /// The least integer: LASTSAVE.
+    Least,
+    /// The elements of all, one shard's behind the other's: KEYS.
+    Chain,
+    /// The elements of all, equal ones once: FUNCTION LIST.
+    Union,
+    /// Place by place 1 where every shard says 1: SCRIPT EXISTS.
+    Each,
+    /// One of those that are not null, drawn: RANDOMKEY.
+    Draw,
+    /// What all say; that they differ is an error.
+    Same,
+    /// Settings with the value that all have, or with each shard's: CONFIG GET.
+    Settings,
+    /// Texts, each under its shard's name: MEMORY DOCTOR.
+    Texts,
+    /// Entries of logs whose time is at this place, the newest first, as many as were asked for: SLOWLOG GET.
+    Newest,
+    /// Samples whose time comes first, the oldest first: LATENCY HISTORY.
+    Oldest,
+    /// Events with their newest time and their highest peak: LATENCY LATEST.
+    Events,
+    /// Sections of INFO, added up where that makes sense.
+    Info,
 }
 
 /// A command that the proxy answers without asking a shard.
@@ -78,7 +117,6 @@ pub enum Merge {
 pub enum LocalCommand {
     Auth,
     ClientCmd,
-    Command,
     Discard,
     Echo,
     Exec,
@@ -88,6 +126,7 @@ pub enum LocalCommand {
     Quit,
     Reset,
     Select,
+    Time,
     Unwatch,
     Watch,
 }
@@ -101,6 +140,22 @@ impl Command {
         } else {
             argc == wanted
         }
+    }
+
+    /// The row of a subcommand of this family.
+    pub fn subcommand(&self, word: &[u8]) -> Option<&'static Self> {
+        let RouteKind::Family(rows) = self.route else {
+            return None;
+        };
+        rows.iter().find(|row| {
+            let own = row.name.as_bytes().get(self.name.len() + 1..);
+            own.is_some_and(|own| own.eq_ignore_ascii_case(word))
+        })
+    }
+
+    /// The name of its family, or its own.
+    pub fn family(&self) -> &'static str {
+        self.name.split('|').next().unwrap_or(self.name)
     }
 
     /// Whether a request of this command with `argc` arguments may be sent twice; see [`Repeat`].
@@ -123,6 +178,25 @@ pub fn lookup(name: &[u8]) -> Option<&'static Command> {
         }
         slot = (slot + 1) % SLOTS;
     }
+}
+
+/// The row with this name, `command` or `command|subcommand` in small letters.
+pub fn named(name: &str) -> Option<&'static Command> {
+    match name.split_once('|') {
+        None => lookup(name.as_bytes()).filter(|row| row.name == name),
+        Some((family, word)) => lookup(family.as_bytes())?.subcommand(word.as_bytes()),
+    }
+}
+
+/// Every row: the commands, and behind each family its subcommands.
+pub fn rows() -> impl Iterator<Item = &'static Command> {
+    COMMANDS.iter().flat_map(|command| {
+        let rows = match command.route {
+            RouteKind::Family(rows) => rows,
+            _ => &[],
+        };
+        std::iter::once(command).chain(rows)
+    })
 }
 
 /// Whether a request's first word shows that the peer speaks HTTP: a web page that makes a browser

@@ -14,16 +14,21 @@ use std::collections::VecDeque;
 
 use crate::coalesce::Split;
 use crate::command::Access;
+use crate::cursor::Cursor;
 use crate::reactor::Handle;
 
 /// The part number of a request that went out whole.
 pub(crate) const WHOLE: u16 = u16::MAX;
+/// The part number of a step of SCAN: it went out whole, and its reply is not the client's yet.
+pub(crate) const SCAN_STEP: u16 = u16::MAX - 1;
 
 /// One request of a client that has no answer yet, or whose answer waits for earlier ones.
 pub(crate) enum Slot {
     Waiting,
     Ready(Box<[u8]>),
     Split(Box<Split>),
+    /// A step of SCAN from this cursor on.
+    Scan(Cursor),
 }
 
 /// The unanswered requests of one client, in order.
@@ -88,6 +93,8 @@ pub(crate) enum Owner {
     },
     /// AUTH, HELLO or SELECT that Shoal sent when it connected.
     Handshake,
+    /// The connection itself, which asks what run of the server it leads to.
+    RunId,
     /// Nobody: the client was answered already, or is gone.
     Nobody,
 }
@@ -99,7 +106,7 @@ impl Owner {
             Self::Client {
                 client, sequence, ..
             } => (client.index, client.id, sequence),
-            Self::Handshake | Self::Nobody => (0, 0, 0),
+            Self::Handshake | Self::RunId | Self::Nobody => (0, 0, 0),
         };
         let ((a_index, a_id, a), (b_index, b_id, b)) = (key(self), key(other));
         // Sequence numbers wrap, but those of one client lie close together.

@@ -1,7 +1,7 @@
 //! The request path of the Shoal proxy: share-nothing workers between Redis clients and masters.
 //!
 //! ```text
-//! error endpoint hash ← resp command ring lane ← pool eject ← snapshot ← route coalesce inflight
+//! error endpoint hash ← resp command ring lane cursor ← pool eject ← snapshot ← route coalesce inflight
 //!                                        route coalesce inflight reactor ← client backend ← worker
 //!                                                                              worker socket ← plane
 //! ```
@@ -14,6 +14,7 @@ mod buffer;
 mod client;
 mod coalesce;
 pub mod command;
+mod cursor;
 pub mod eject;
 pub mod endpoint;
 pub mod error;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::command::{self, RouteKind};
 use crate::eject::{EjectRule, Ejector};
 use crate::endpoint::Endpoint;
 use crate::error::PlaneError;
@@ -74,6 +75,10 @@ pub struct PoolConfig {
     pub client_connections: usize,
     /// Unanswered requests that one client may have while others are active.
     pub max_inflight: usize,
+    /// Commands, `command` or `command|subcommand`, that are refused unless they stand here.
+    pub allow: Vec<String>,
+    /// Commands that are refused.
+    pub deny: Vec<String>,
 }
 
 /// The longest table of modula, which has a slot for each unit of weight.
@@ -103,6 +108,8 @@ impl PoolConfig {
             timeout: Duration::ZERO,
             client_connections: 0,
             max_inflight: 256,
+            allow: Vec::new(),
+            deny: Vec::new(),
         }
     }
 
@@ -136,6 +143,16 @@ impl PoolConfig {
         }
         if self.connections == 0 {
             return refuse(": there must be at least one connection to a server");
+        }
+        for name in self.allow.iter().chain(&self.deny) {
+            if command::named(name).is_none() {
+                return refuse(&format!(": commands: there is no command \"{name}\""));
+            }
+        }
+        for name in &self.allow {
+            if let Some(RouteKind::Unsupported(why)) = command::named(name).map(|row| row.route) {
+                return refuse(&format!(": commands: \"{name}\" cannot be allowed: {why}"));
+            }
         }
         self.endpoint().map(|_| ())
     }
@@ -235,6 +252,8 @@ pub(crate) struct Pool {
     pub(crate) face: Arc<PoolFace>,
     /// The ids of its shards, in ring order.
     pub(crate) shards: Box<[usize]>,
+    /// The same, sorted by name: what SCAN counts.
+    pub(crate) by_name: Box<[usize]>,
     pub(crate) router: Arc<Router>,
     pub(crate) ejector: Option<Ejector>,
     /// Is not configured any more: takes no new clients, and lets the old ones finish.
@@ -250,10 +269,14 @@ impl Pool {
             } => Some(Ejector::new(rule, config.clone(), shards.clone())),
             _ => None,
         };
+        let mut by_name: Vec<usize> = (0..shards.len()).collect();
+        by_name.sort_by_key(|&place| &config.shards[place].0);
+        let by_name = by_name.into_iter().map(|place| shards[place]).collect();
         Self {
             config,
             face,
             shards,
+            by_name,
             router,
             ejector,
             leaving: false,
@@ -283,6 +306,7 @@ impl Pool {
             config: self.config.clone(),
             face: self.face.clone(),
             shards: self.shards.clone(),
+            by_name: self.by_name.clone(),
             router: self.router.clone(),
             ejector: None,
             leaving: true,

@@ -92,7 +92,7 @@ pub(crate) fn write_fragment(
 ) {
     let width = match plan.merge {
         Merge::Ok => 2,
-        Merge::Array | Merge::Sum => 1,
+        _ => 1,
     };
     let mine = plan.order.iter().filter(|&&of| of == part).count();
     out.extend_from_slice(format!("*{}\r\n", 1 + mine * width).as_bytes());
@@ -106,7 +106,8 @@ pub(crate) fn write_fragment(
     }
 }
 
-fn write_argument(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends one argument of a request.
+pub(crate) fn write_argument(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(format!("${}\r\n", bytes.len()).as_bytes());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");

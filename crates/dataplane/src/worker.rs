@@ -4,14 +4,16 @@
 //! ready and route its requests, then one write for each backend and each client that has something
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
-//! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `local` answers what
-//! needs no shard, `transaction` queues what stands between MULTI and EXEC, `pinned` has the
-//! connections of clients that watch keys, `replies` reads backends and `refusals` judges what they refuse, `hold` keeps what
+//! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
+//! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
+//! what stands between MULTI and EXEC, `pinned` has the connections of clients that watch keys, `replies`
+//! reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold` keeps what
 //! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
 //! `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod dispatch;
+mod every;
 mod flush;
 mod hold;
 mod lanes;
@@ -23,6 +25,7 @@ mod refusals;
 mod renew;
 mod replies;
 mod requests;
+mod scan;
 mod shard;
 mod transaction;
 

@@ -3,7 +3,7 @@
 
 use dataplane::command::{
     Access, COMMANDS, Command, KeyError, Keys, LocalCommand, Merge, Repeat, RouteKind, is_http,
-    lookup,
+    lookup, named, rows,
 };
 use dataplane::resp::Span;
 use proptest::prelude::*;
@@ -70,9 +70,18 @@ fn what_is_sent_to_a_shard_has_keys_and_what_is_answered_here_has_none() {
             RouteKind::Single | RouteKind::Split(_) => {
                 assert_ne!(command.keys, Keys::None, "{}", command.name);
             }
+            RouteKind::Family(rows) => {
+                let named = |row: &Command| row.name.starts_with(&format!("{}|", command.name));
+                assert!(rows.iter().all(named), "{}", command.name);
+                assert!(
+                    rows.is_sorted_by(|a, b| a.name < b.name),
+                    "{}",
+                    command.name
+                );
+            }
             RouteKind::Local(LocalCommand::Watch) => {} // keys, and nothing that is done with them
-            RouteKind::Local(_) => assert_eq!(command.keys, Keys::None, "{}", command.name),
             RouteKind::Unsupported(why) => assert!(why.len() > 10, "{}", command.name),
+            _ => assert_eq!(command.keys, Keys::None, "{}", command.name),
         }
     }
 }
@@ -207,10 +216,6 @@ fn what_would_block_or_read_other_shards_is_refused() {
             "object help",
             "'object' is not supported by Shoal with this subcommand",
         ),
-        (
-            "memory doctor",
-            "'memory' is not supported by Shoal with this subcommand",
-        ),
     ] {
         assert!(
             error(request).starts_with(why),
@@ -218,6 +223,29 @@ fn what_would_block_or_read_other_shards_is_refused() {
             error(request)
         );
     }
+}
+
+#[test]
+fn a_subcommand_is_found_in_any_case_and_by_its_full_name() {
+    let config = command("config");
+    let get = config.subcommand(b"GeT").expect("CONFIG GET");
+    assert_eq!((get.name, get.family()), ("config|get", "config"));
+    assert_eq!(config.subcommand(b"gets"), None);
+    assert_eq!(command("get").subcommand(b"x"), None);
+    for row in rows() {
+        assert_eq!(named(row.name), Some(row));
+    }
+    assert_eq!(named("CONFIG"), None);
+    assert_eq!(named("config|nothing"), None);
+}
+
+#[test]
+fn what_harms_servers_has_to_be_allowed() {
+    let guarded: Vec<&str> = rows()
+        .filter(|row| row.guarded)
+        .map(|row| row.name)
+        .collect();
+    assert_eq!(guarded, ["config|rewrite", "config|set", "debug"]);
 }
 
 #[test]

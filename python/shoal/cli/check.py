@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from shoal import config
+from shoal import commands, config
 from shoal.cli.options import DEFAULT_FILE, FileOption, JsonOption
 from shoal.cli.printer import Printer
 from shoal.cli.ring import ring_of
@@ -28,6 +28,7 @@ TO_CHOOSE = 0
 def command(file: FileOption = DEFAULT_FILE, as_json: JsonOption = False) -> int:
     """Validate a topology file and print what it means."""
     topology = config.load(file)
+    commands.refuse_unknown(topology)
     layout = lay_out(topology, dict.fromkeys(ports_to_choose(topology), TO_CHOOSE))
     if topology.engine is not None and layout.on_host(LOCAL):
         with config.located(file):

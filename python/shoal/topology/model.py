@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from shoal.topology.values import (
     NAME_PATTERN,
     Address,
+    CommandName,
     Directive,
     Duration,
     HashTag,
@@ -55,6 +56,7 @@ Hash = Literal[
     "jenkins",
 ]
 Places = Annotated[tuple[Place, ...], Field(strict=False)]
+CommandNames = Annotated[tuple[CommandName, ...], Field(strict=False)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -180,6 +182,13 @@ class Hold(Section):
     bytes: Size = Field(64 << 20, description="Most bytes of requests that one proxy process holds.")
 
 
+class CommandRules(Section):
+    """What clients of a pool may ask for, beyond what is right and safe over its shards."""
+
+    allow: CommandNames = Field((), description="Commands that are refused otherwise, as DEBUG and CONFIG SET.")
+    deny: CommandNames = Field((), description="Commands that are refused, as FLUSHALL and KEYS.")
+
+
 class Pool(Section):
     """An address for clients, and one ring over shards."""
 
@@ -197,6 +206,7 @@ class Pool(Section):
     failover: Literal["strict"] = Field("strict", description="When a new master is believed in.")
     durability: Literal["async"] = Field("async", description="When a write is acknowledged.")
     client_connections: int = Field(0, ge=0, description="Most clients at a time; 0 is no limit.")
+    commands: CommandRules = Field(CommandRules(), description="Which commands are refused.")
 
 
 class ProxyPlace(Section):
@@ -295,7 +305,7 @@ class Topology(Section):
 
 
 LATER: Mapping[type[BaseModel], frozenset[str]] = {
-    Pool: frozenset({"reads", "max_lag", "replay", "on_replica_loss", "stale_reads", "commands"}),
+    Pool: frozenset({"reads", "max_lag", "replay", "on_replica_loss", "stale_reads"}),
     Proxies: frozenset({"busy_poll", "coalesce", "client_buffer", "memory"}),
 }
 """Settings of the design that this release does not have yet: refused by name, never taken for a typing error."""

@@ -225,6 +225,13 @@ def _size(value: Any) -> int:
     return int(match[1]) * _SIZE_BYTES[(match[2] or "b").lower()]
 
 
+def _command_name(text: str) -> str:
+    name = "|".join(re.split(r"[ |]+", text.strip().lower()))
+    if not re.fullmatch(r"[a-z_-]+(\|[a-z-]+)?", name):
+        raise complaint(f"{shown(text)} is not the name of a command", 'as "flushall", or "config set"')
+    return name
+
+
 def _tag(tag: str) -> str:
     if len(tag) != 2 or not tag.isascii():
         raise complaint(f"hash_tag {shown(tag)} is not two characters", 'write the opening and the closing one: "{}"')
@@ -291,6 +298,9 @@ Size = Annotated[int, BeforeValidator(_size)]
 Port = Annotated[int, Field(strict=True, ge=1, le=MAX_PORT)]
 Address = Annotated[str, AfterValidator(_address)]
 Listen = Annotated[str, BeforeValidator(_listen_text), AfterValidator(_listen)]
+CommandName = Annotated[str, AfterValidator(_command_name)]
+"""A command, or a subcommand as "config|set" or "config set"; written small, with the stroke."""
+
 HashTag = Annotated[str, AfterValidator(_tag)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 

@@ -4,22 +4,23 @@
 //! two arities only (ZRANK, ZREVRANK: 3 arguments in 7.0, or more since 7.2); the laxer one stands
 //! here, and the server answers what it does not take. Which command is refused, and why, is ours.
 
+use super::families::{
+    ACL, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT, SLOWLOG,
+    XGROUP, XINFO,
+};
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
 use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const BLOCKS: &str = "blocking commands come in a later release";
 const PUBSUB: &str = "publish and subscribe come in a later release";
-const ALL_SHARDS: &str = "it concerns every shard, which a later release brings";
-const SCRIPTS: &str = "loading scripts on every shard comes in a later release";
 const WAITS: &str = "it waits for the writes of one connection, and connections are shared; \
                      a later release brings it";
-const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
-const ADMIN: &str = "it administers one server: connect to that server";
+pub(super) const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
+pub(super) const ADMIN: &str = "it administers one server: connect to that server";
 const REPLICATION: &str = "replication is not a client's to change";
 const CLUSTER: &str = "it belongs to Redis Cluster, which this is not";
 const MOVES_KEYS: &str = "it would take a key off its shard";
-const AT_ONCE: &str = "it cannot be done on all shards at once";
 
 const KEY: Keys = range(1, 1, 1);
 const TWO: Keys = range(1, 2, 1);
@@ -37,21 +38,21 @@ const PAIR_COUNT: Keys = Keys::Count {
     step: 2,
     errors: Pairs,
 };
-const MEMORY: &[&str] = &["memory|usage"];
-const OBJECT: &[&str] = &[
+const USAGE: &[&str] = &["memory|usage"];
+const OBJECT_KEYS: &[&str] = &[
     "object|encoding",
     "object|freq",
     "object|idletime",
     "object|refcount",
 ];
-const XGROUP: &[&str] = &[
+const XGROUP_KEYS: &[&str] = &[
     "xgroup|create",
     "xgroup|createconsumer",
     "xgroup|delconsumer",
     "xgroup|destroy",
     "xgroup|setid",
 ];
-const XINFO: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
+const XINFO_KEYS: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"];
 
 /// It concerns the connection, and has keys all the same.
 const WATCH: Command = Command {
@@ -61,7 +62,7 @@ const WATCH: Command = Command {
 
 /// All commands.
 pub static COMMANDS: &[Command] = &[
-    refused(read("acl", -2, Keys::None), ADMIN),
+    family(read("acl", -2, Keys::None), ACL),
     write("append", 3, KEY),
     refused(read("asking", 1, Keys::None), CLUSTER),
     local("auth", -2, LocalCommand::Auth),
@@ -83,12 +84,12 @@ pub static COMMANDS: &[Command] = &[
     local("client", -2, LocalCommand::ClientCmd),
     refused(read("cluster", -2, Keys::None), CLUSTER),
     refused(read("clusterscan", -2, KEY), CLUSTER),
-    local("command", -1, LocalCommand::Command),
-    refused(read("commandlog", -2, Keys::None), ADMIN),
-    refused(read("config", -2, Keys::None), ADMIN),
+    family(read("command", -1, Keys::None), COMMAND),
+    family(read("commandlog", -2, Keys::None), COMMANDLOG),
+    family(read("config", -2, Keys::None), CONFIG),
     write("copy", -3, TWO),
-    refused(read("dbsize", 1, Keys::None), ALL_SHARDS),
-    refused(read("debug", -2, Keys::None), ADMIN),
+    every(read("dbsize", 1, Keys::None), Merge::Sum),
+    guarded(lone(read("debug", -2, Keys::None), ONE_SERVER)),
     write("decr", 2, KEY),
     write("decrby", 3, KEY),
     split(write("del", -2, ALL), Merge::Sum),
@@ -108,9 +109,9 @@ pub static COMMANDS: &[Command] = &[
     refused(read("failover", -1, Keys::None), REPLICATION),
     write("fcall", -3, count(2, Script)),
     read("fcall_ro", -3, count(2, Script)),
-    refused(write("flushall", -1, Keys::None), ALL_SHARDS),
-    refused(write("flushdb", -1, Keys::None), ALL_SHARDS),
-    refused(read("function", -2, Keys::None), SCRIPTS),
+    every(write("flushall", -1, Keys::None), Merge::Ok),
+    every(write("flushdb", -1, Keys::None), Merge::Ok),
+    family(read("function", -2, Keys::None), FUNCTION),
     write("geoadd", -5, KEY),
     read("geodist", -4, KEY),
     read("geohash", -2, KEY),
@@ -159,17 +160,17 @@ pub static COMMANDS: &[Command] = &[
     write("incr", 2, KEY),
     write("incrby", 3, KEY),
     write("incrbyfloat", 3, KEY),
-    refused(read("info", -1, Keys::None), ALL_SHARDS),
-    refused(read("keys", 2, Keys::None), ALL_SHARDS),
-    refused(read("lastsave", 1, Keys::None), ONE_SERVER),
-    refused(read("latency", -2, Keys::None), ADMIN),
+    every(read("info", -1, Keys::None), Merge::Info),
+    every(read("keys", 2, Keys::None), Merge::Chain),
+    every(read("lastsave", 1, Keys::None), Merge::Least),
+    family(read("latency", -2, Keys::None), LATENCY),
     read("lcs", -3, TWO),
     read("lindex", 3, KEY),
     write("linsert", 5, KEY),
     read("llen", 2, KEY),
     write("lmove", 5, TWO),
     write("lmpop", -4, count(1, Pop)),
-    refused(read("lolwut", -1, Keys::None), ONE_SERVER),
+    any(read("lolwut", -1, Keys::None)),
     write("lpop", -2, KEY),
     read("lpos", -3, KEY),
     write("lpush", -3, KEY),
@@ -178,17 +179,17 @@ pub static COMMANDS: &[Command] = &[
     write("lrem", 4, KEY),
     again("lset", 4, KEY),
     write("ltrim", 4, KEY),
-    read("memory", -2, Keys::Subcommand(MEMORY)),
+    family(read("memory", -2, Keys::Subcommand(USAGE)), MEMORY),
     split(read("mget", -2, ALL), Merge::Array),
     refused(write("migrate", -6, range(3, 3, 1)), MOVES_KEYS),
-    refused(read("module", -2, Keys::None), ADMIN),
+    family(read("module", -2, Keys::None), MODULE),
     refused(read("monitor", 1, Keys::None), ADMIN),
     write("move", 3, KEY),
     split(again("mset", -3, PAIRS), Merge::Ok),
     write("msetex", -4, PAIR_COUNT),
     write("msetnx", -3, PAIRS),
     local("multi", 1, LocalCommand::Multi),
-    read("object", -2, Keys::Subcommand(OBJECT)),
+    family(read("object", -2, Keys::Subcommand(OBJECT_KEYS)), OBJECT),
     write("persist", 2, KEY),
     write("pexpire", -3, KEY),
     write("pexpireat", -3, KEY),
@@ -207,7 +208,7 @@ pub static COMMANDS: &[Command] = &[
     refused(read("pubsub", -2, Keys::None), PUBSUB),
     refused(read("punsubscribe", -1, Keys::None), PUBSUB),
     local("quit", -1, LocalCommand::Quit),
-    refused(read("randomkey", 1, Keys::None), ALL_SHARDS),
+    every(read("randomkey", 1, Keys::None), Merge::Draw),
     refused(read("readonly", 1, Keys::None), CLUSTER),
     refused(read("readwrite", 1, Keys::None), CLUSTER),
     write("rename", 3, TWO),
@@ -217,16 +218,19 @@ pub static COMMANDS: &[Command] = &[
     local("reset", 1, LocalCommand::Reset),
     write("restore", -4, KEY),
     refused(write("restore-asking", -4, KEY), CLUSTER),
-    refused(read("role", 1, Keys::None), ONE_SERVER),
+    lone(read("role", 1, Keys::None), ONE_SERVER),
     write("rpop", -2, KEY),
     write("rpoplpush", 3, TWO),
     write("rpush", -3, KEY),
     write("rpushx", -3, KEY),
     write("sadd", -3, KEY),
     refused(read("save", 1, Keys::None), ADMIN),
-    refused(read("scan", -2, Keys::None), ALL_SHARDS),
+    Command {
+        route: RouteKind::Scan,
+        ..read("scan", -2, Keys::None)
+    },
     read("scard", 2, KEY),
-    refused(read("script", -2, Keys::None), SCRIPTS),
+    family(read("script", -2, Keys::None), SCRIPT),
     read("sdiff", -2, ALL),
     write("sdiffstore", -3, ALL),
     local("select", 2, LocalCommand::Select),
@@ -241,7 +245,7 @@ pub static COMMANDS: &[Command] = &[
     again("sinterstore", -3, ALL),
     read("sismember", 3, KEY),
     refused(read("slaveof", 3, Keys::None), REPLICATION),
-    refused(read("slowlog", -2, Keys::None), ADMIN),
+    family(read("slowlog", -2, Keys::None), SLOWLOG),
     read("smembers", 2, KEY),
     read("smismember", -3, KEY),
     write("smove", 4, TWO),
@@ -259,9 +263,9 @@ pub static COMMANDS: &[Command] = &[
     read("sunion", -2, ALL),
     again("sunionstore", -3, ALL),
     refused(read("sunsubscribe", -1, ALL), PUBSUB),
-    refused(write("swapdb", 3, Keys::None), AT_ONCE),
+    every(write("swapdb", 3, Keys::None), Merge::Ok),
     refused(read("sync", 1, Keys::None), REPLICATION),
-    refused(read("time", 1, Keys::None), ONE_SERVER),
+    local("time", 1, LocalCommand::Time),
     split(read("touch", -2, ALL), Merge::Sum),
     read("ttl", 2, KEY),
     read("type", 2, KEY),
@@ -276,8 +280,8 @@ pub static COMMANDS: &[Command] = &[
     write("xautoclaim", -6, KEY),
     write("xclaim", -6, KEY),
     write("xdel", -3, KEY),
-    write("xgroup", -2, Keys::Subcommand(XGROUP)),
-    read("xinfo", -2, Keys::Subcommand(XINFO)),
+    family(write("xgroup", -2, Keys::Subcommand(XGROUP_KEYS)), XGROUP),
+    family(read("xinfo", -2, Keys::Subcommand(XINFO_KEYS)), XINFO),
     read("xlen", 2, KEY),
     read("xpending", -3, KEY),
     read("xrange", -4, KEY),
@@ -320,7 +324,7 @@ pub static COMMANDS: &[Command] = &[
     write("zunionstore", -4, STORED_COUNT),
 ];
 
-const fn range(first: i16, last: i16, step: i16) -> Keys {
+pub(super) const fn range(first: i16, last: i16, step: i16) -> Keys {
     Keys::Range { first, last, step }
 }
 
@@ -333,7 +337,7 @@ const fn count(at: u16, errors: CountErrors) -> Keys {
     }
 }
 
-const fn read(name: &'static str, arity: i16, keys: Keys) -> Command {
+pub(super) const fn read(name: &'static str, arity: i16, keys: Keys) -> Command {
     Command {
         name,
         arity,
@@ -341,10 +345,11 @@ const fn read(name: &'static str, arity: i16, keys: Keys) -> Command {
         access: Access::Read,
         repeat: Repeat::Safe,
         route: RouteKind::Single,
+        guarded: false,
     }
 }
 
-const fn write(name: &'static str, arity: i16, keys: Keys) -> Command {
+pub(super) const fn write(name: &'static str, arity: i16, keys: Keys) -> Command {
     Command {
         access: Access::Write,
         repeat: Repeat::Unsafe,
@@ -382,9 +387,44 @@ const fn local(name: &'static str, arity: i16, answer: LocalCommand) -> Command 
     }
 }
 
-const fn refused(command: Command, why: &'static str) -> Command {
+pub(super) const fn refused(command: Command, why: &'static str) -> Command {
     Command {
         route: RouteKind::Unsupported(why),
+        ..command
+    }
+}
+
+pub(super) const fn every(command: Command, merge: Merge) -> Command {
+    Command {
+        route: RouteKind::Every(merge),
+        ..command
+    }
+}
+
+pub(super) const fn any(command: Command) -> Command {
+    Command {
+        route: RouteKind::Any,
+        ..command
+    }
+}
+
+pub(super) const fn lone(command: Command, why: &'static str) -> Command {
+    Command {
+        route: RouteKind::Lone(why),
+        ..command
+    }
+}
+
+pub(super) const fn guarded(command: Command) -> Command {
+    Command {
+        guarded: true,
+        ..command
+    }
+}
+
+const fn family(command: Command, rows: &'static [Command]) -> Command {
+    Command {
+        route: RouteKind::Family(rows),
         ..command
     }
 }

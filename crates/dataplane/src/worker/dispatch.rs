@@ -67,7 +67,10 @@ impl Worker {
             if !command.arity_ok(request.args.len()) {
                 return self.answer(handle, &wrong_arity(command));
             }
-            return self.local(handle, local, request);
+            return match self.denial(pool, command) {
+                Some(line) if authenticated => self.answer(handle, line.as_bytes()),
+                _ => self.local(handle, local, request),
+            };
         }
         if !authenticated {
             return self.refuse_unauthenticated(handle);
@@ -75,9 +78,46 @@ impl Worker {
         if !command.arity_ok(request.args.len()) {
             return self.answer(handle, &wrong_arity(command));
         }
-        if let RouteKind::Unsupported(why) = command.route {
-            return self.answer(handle, &unsupported(command, why));
+        if command.route == RouteKind::Single && self.snapshot.pools[pool].config.deny.is_empty() {
+            return self.dispatch_single(handle, pool, command, request);
         }
+        self.dispatch_listed(handle, pool, command, request)
+    }
+
+    /// A request of a command that a pool may refuse, or whose subcommand decides where it goes.
+    fn dispatch_listed(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
+        let member = match self.resolve(pool, command, request) {
+            Ok(member) => member,
+            Err(line) => return self.answer(handle, &line),
+        };
+        match member.route {
+            RouteKind::Unsupported(why) => self.answer(handle, &unsupported(member, why)),
+            RouteKind::Every(merge) => self.dispatch_every(handle, pool, member, merge, request),
+            RouteKind::Any | RouteKind::Family(_) => {
+                self.dispatch_any(handle, pool, member, request)
+            }
+            RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
+            RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Local(_) => {
+                self.dispatch_single(handle, pool, member, request)
+            }
+        }
+    }
+
+    /// A request that goes where its keys belong.
+    fn dispatch_single(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Step {
         if let Some(at) = command.first_key() {
             return match self.pools[pool].router.shard_of(request.arg(at)) {
                 Some(shard) => self.forward(handle, shard, command, request.frame),
@@ -114,7 +154,13 @@ impl Worker {
     }
 
     /// Sends a request to one shard, or keeps it while the shard cannot take it.
-    fn forward(&mut self, handle: Handle, shard: usize, command: &Command, frame: &[u8]) -> Step {
+    pub(super) fn forward(
+        &mut self,
+        handle: Handle,
+        shard: usize,
+        command: &Command,
+        frame: &[u8],
+    ) -> Step {
         self.forward_whole(handle, shard, command.access, frame, 1)
     }
 
@@ -311,6 +357,16 @@ pub(super) fn no_key(command: &Command) -> String {
         "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
         command.name
     )
+}
+
+/// As Redis words it.
+pub(super) fn unknown_subcommand(family: &Command, request: Request<'_>) -> Vec<u8> {
+    format!(
+        "-ERR unknown subcommand '{}'. Try {} HELP.\r\n",
+        printable(request.arg(1)),
+        family.name.to_uppercase()
+    )
+    .into_bytes()
 }
 
 pub(super) fn unknown_command(request: Request<'_>) -> Vec<u8> {

@@ -19,7 +19,7 @@ use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::eject::Failure;
-use crate::inflight::{Owner, Pending};
+use crate::inflight::{Owner, Pending, SCAN_STEP};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::snapshot::{NANOS_A_MILLI, Nanos};
@@ -112,6 +112,14 @@ impl Worker {
         }
         if self.snapshot.routes[shard].leaving {
             return self.refuse_removed(shard, pending.owner, pending.access);
+        }
+        if let Owner::Client {
+            sequence,
+            part: SCAN_STEP,
+            ..
+        } = pending.owner
+        {
+            return self.scan_again(owner, sequence);
         }
         let pool = self.shards[shard].pool;
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;

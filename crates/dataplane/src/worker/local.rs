@@ -67,7 +67,7 @@ impl Worker {
                 self.answer(handle, OK)
             }
             LocalCommand::ClientCmd => self.client_command(handle, request),
-            LocalCommand::Command => self.command_command(handle, request),
+            LocalCommand::Time => self.answer(handle, time_reply().as_bytes()),
         }
     }
 
@@ -291,17 +291,6 @@ impl Worker {
         }
     }
 
-    fn command_command(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        if request.args.len() == 2 && request.arg(1).eq_ignore_ascii_case(b"COUNT") {
-            let line = format!(":{}\r\n", crate::command::COMMANDS.len());
-            return self.answer(handle, line.as_bytes());
-        }
-        self.answer(
-            handle,
-            b"-ERR 'command' is not supported by Shoal yet but for COMMAND COUNT\r\n",
-        )
-    }
-
     /// A number that no other client of this process has or will have.
     fn client_number(&mut self, handle: Handle) -> u64 {
         self.client(handle).map_or(0, |client| client.number)
@@ -332,6 +321,20 @@ fn hello_reply(protocol: Protocol, id: u64) -> String {
         "{head}\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n${length}\r\n{REDIS_VERSION}\r\n\
          $5\r\nproto\r\n:{version}\r\n$2\r\nid\r\n:{id}\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n\
          $4\r\nrole\r\n$6\r\nmaster\r\n$7\r\nmodules\r\n*0\r\n"
+    )
+}
+
+/// The proxy's own clock: the servers' clocks are several.
+fn time_reply() -> String {
+    let micros = super::wall_micros();
+    let (seconds, rest) = (
+        (micros / 1_000_000).to_string(),
+        (micros % 1_000_000).to_string(),
+    );
+    format!(
+        "*2\r\n${}\r\n{seconds}\r\n${}\r\n{rest}\r\n",
+        seconds.len(),
+        rest.len()
     )
 }
 

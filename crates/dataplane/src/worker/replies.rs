@@ -7,10 +7,11 @@ use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::transaction;
 use super::{READ_SIZE, Worker};
-use crate::backend::{Phase, Pin, Stream};
+use crate::backend::{Phase, Pin, Run, Stream};
 use crate::coalesce::{Outcome, UNMERGEABLE};
 use crate::command::Access;
-use crate::inflight::{Owner, Pending, Slot, WHOLE};
+use crate::cursor;
+use crate::inflight::{Owner, Pending, SCAN_STEP, Slot, WHOLE};
 use crate::reactor::{Handle, Ready};
 use crate::resp::{self, ReplyScan, ReplyStatus};
 
@@ -237,7 +238,10 @@ impl Worker {
         if let Some(frame) = frame {
             return self.take_after_refusal(handle, pending, &frame, reply, refusal);
         }
-        let ending = backend.phase == Phase::Ending;
+        if pending.owner == Owner::RunId {
+            backend.run = Run::Known(cursor::run_hash(reply));
+        }
+        let (run, ending) = (backend.run, backend.phase == Phase::Ending);
         if backend.phase != Phase::Ready {
             self.answered_last(handle);
         }
@@ -254,7 +258,9 @@ impl Worker {
         let Some(to) = self.client(client) else {
             return;
         };
-        if part == WHOLE {
+        if part == SCAN_STEP {
+            self.scanned(client, sequence, run, reply);
+        } else if part == WHOLE {
             to.deliver(sequence, reply);
             self.delivered(client);
         } else {
@@ -325,7 +331,11 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if part == WHOLE {
+        if part == SCAN_STEP && matches!(&outcome, Outcome::Reply(reply) if reply[0] != b'-') {
+            // It came by a way on which nobody knows of which run it is.
+            return self.scan_again(handle, sequence);
+        }
+        if matches!(part, WHOLE | SCAN_STEP) {
             let reply = match outcome {
                 Outcome::Reply(reply) => reply,
                 Outcome::NotSent(line) | Outcome::Unanswered(line) => {
@@ -353,7 +363,7 @@ impl Worker {
     }
 
     /// Something has come for a client.
-    fn delivered(&mut self, handle: Handle) {
+    pub(super) fn delivered(&mut self, handle: Handle) {
         let Some(client) = self.client(handle) else {
             return;
         };

@@ -75,10 +75,30 @@ impl Worker {
         if WITHOUT_KEY.contains(&command.name) {
             return self.queue(handle, command, request);
         }
+        let Some(pool) = self.client(handle).map(|client| usize::from(client.pool)) else {
+            return Step::Taken;
+        };
+        let command = match self.resolve(pool, command, request) {
+            Ok(row) => row,
+            Err(line) => return self.abort(handle, &line),
+        };
         match command.route {
             RouteKind::Local(local) => self.queue_local(handle, command, local, request),
             RouteKind::Unsupported(why) => self.abort(handle, &dispatch::unsupported(command, why)),
             RouteKind::Single | RouteKind::Split(_) => self.queue_keys(handle, command, request),
+            RouteKind::Every(_) | RouteKind::Any | RouteKind::Family(_) | RouteKind::Lone(_)
+                if self.snapshot.pools[pool].shards.len() == 1 =>
+            {
+                self.queue(handle, command, request)
+            }
+            RouteKind::Scan => {
+                let why = "inside MULTI its cursor would be one server's own";
+                self.abort(handle, &dispatch::unsupported(command, why))
+            }
+            _ => {
+                let why = "inside MULTI it would concern other shards than the transaction's";
+                self.abort(handle, &dispatch::unsupported(command, why))
+            }
         }
     }
 

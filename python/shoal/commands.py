@@ -1,0 +1,196 @@
+"""The command table for people: the reference page made of it, and the refusal of names that it does not have.
+
+Rule: what is said here of one command comes from the table, which is the data plane's; only what holds for whole groups
+is written by hand. docs/reference/commands.md is `page()`, written by scripts/reference.py; a test holds the two in
+step. Called by that script, and by `check` and `opening` before anything is started.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from shoal.errors import ConfigError
+from shoal.plane import CommandRow, command_table
+from shoal.topology.values import closest
+
+if TYPE_CHECKING:
+    from shoal.topology import Topology
+
+_OPENING = """\
+# Commands
+
+<!-- Written by scripts/reference.py from the data plane's command table: change the table, and run it. -->
+
+Every command of Redis 7.0, Redis 7.2 and Valkey 9.1, and what becomes of it behind Shoal. A command that is not here is
+unknown. What is refused gets an error that says why, and the connection stays.
+
+- **Keys on one shard** work whatever their number; keys on several shards are refused with `-CROSSSLOT`, which names
+  two keys and their shards. A hash tag (`{user}:1`, `{user}:2`) keeps keys together.
+- **Split** commands are cut by shard and their replies put together. They are not atomic over shards: another client
+  may see one part done and the other not. MSETNX is not split.
+- **Every shard** gets the request as it is, once all of them can take it, and the replies become one. A pool with one
+  shard answers as its server does, byte for byte but for SCAN's cursor and INFO's section on Shoal.
+
+## When a shard fails
+
+A request for several shards waits (`hold`) while one of them has no master, reads too. If it waited too long nothing
+was sent to any shard, and the error names the one that was missing: `-MASTERDOWN shard "b" has no master`. An error
+of a server ends with its shard, and with those that did their part:
+`-OOM command not allowed ... (shard "b"; done on "a")`. If all shards give the same error, it stands alone. A write of
+which a part was lost after it was sent is in doubt: `-INDOUBT write to shards "a" (done), "b" (unknown)`. A second
+FLUSHALL, FLUSHDB or FUNCTION LOAD REPLACE does no harm then; a second SWAPDB swaps back where the first was done.
+
+A server that a nutcracker.yml's pool has ejected is asked as well: an answer without it would be wrong.
+
+## What a pool refuses
+
+```yaml
+proxy:
+  commands: {allow: ["config set"], deny: [flushall, keys]}     # or under pools: NAME:
+```
+
+A name may be a command, or a subcommand as `config set`; a command stands for all its subcommands. `deny` wins. What is
+refused for good (below: *refused*) cannot be allowed. A pool of a nutcracker.yml has no such key: it serves what works
+unless denied. Scripts are not looked into: one may call, on its own shard, what is denied.
+
+- **Works unless denied**: what applications and their tests send to one Redis. FLUSHDB (Django's `cache.clear()`, the
+  fixtures of redis-py's and go-redis's own tests), FLUSHALL, KEYS (django-redis's `cache.keys()`, many scripts), INFO
+  (rq, every exporter), CONFIG GET, SLOWLOG, SCRIPT FLUSH. They delete or slow down no more than the client
+  could with DEL and SCAN. Deny them where clients are not trusted with that: `deny: [flushall, flushdb, keys, swapdb]`.
+- **Refused unless allowed**: CONFIG SET, CONFIG REWRITE and DEBUG, which change or stop servers behind the back of what
+  supervises them. A setting that is set so is lost at the next failover: the replica has its own. Put it into
+  `redis:` of shoal.yaml instead. DEBUG is for tests, and needs a pool with one shard.
+- **Refused for good**: SHUTDOWN, REPLICAOF, FAILOVER, CLUSTER, MIGRATE, MODULE LOAD and what else belongs to whoever
+  runs the servers.
+
+## What the merged answers are
+
+- **KEYS** lists all shards' keys. **DBSIZE** adds up. **RANDOMKEY** draws one of the keys that the shards drew, each
+  shard being as likely as another; it is null only if all are empty.
+- **SWAPDB** swaps on each shard in its own time: between the first and the last a client may meet both states.
+- **SCRIPT LOAD** loads everywhere, **SCRIPT EXISTS** says 1 where every shard has it. **FUNCTION LIST** shows a library
+  once if it is the same everywhere; FUNCTION LOAD and STATS must be answered alike, else the answer is an error.
+  A dump of several shards' libraries is none: FUNCTION DUMP is refused, RESTORE goes to all.
+- **CONFIG GET** gives a setting's value where all shards have the same, else `a=10 b=20`, each shard's by name: never
+  one server's value for the whole.
+- **INFO** adds up counters, memory, clients, CPU, commands and keyspaces; `redis_version` is the oldest, uptime the
+  shortest, ratios and durations the highest, a status what is not `ok`. What differs and makes no sum (ports, run ids,
+  replication offsets, percentiles) is left out. The section `# Shoal` (also `INFO shoal`) is the proxy's own: its
+  version, process, clients of the pool, requests, and a line for each shard: `shard0:name=a,state=serving,...`.
+- **SLOWLOG GET** gives the newest of all shards, as many as were asked for; ids are each server's own. **LATENCY
+  LATEST** has each event once, with its newest time and its highest peak.
+- **LASTSAVE** is the oldest. **TIME** is the proxy's own clock. **COMMAND** is what a server says of its commands,
+  those included that Shoal refuses. **ACL WHOAMI** is the user that Shoal is to the servers, the same for all clients.
+- **MEMORY DOCTOR** and its like give each shard's text under its name.
+
+## SCAN
+
+One cursor goes over all shards, by their sorted names; MATCH, COUNT and TYPE are each server's. The cursor is a decimal
+number of 64 bits without sign and says everything, so a scan may go on through another proxy, or after a restart of
+this one. It carries a hash of the server's run id: when a shard has failed over or restarted meanwhile, that shard is
+scanned again from its beginning, because another run hashes keys in another order. SCAN's promise holds over failovers:
+every key that was there all the time is returned, some more than once. A reply may be empty before the end, as with
+one Redis. While shards are added to or taken from a pool, keys move and no scan is complete.
+
+SSCAN, HSCAN and ZSCAN go to their key's shard with the server's own cursor, and cannot say of which run it is: a cursor
+from before a failover may miss elements of a large collection afterwards. Begin such a scan again after an error or a
+reconnection, or read the collection whole.
+
+## The table
+
+`*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
+reply was lost: every read, and a write only if the second run would leave and answer the same.
+
+"""
+
+_MERGES = {
+    "Array": "replies in the order of the keys",
+    "Sum": "counts added up",
+    "Ok": "OK if all are",
+    "Least": "the least",
+    "Chain": "all elements",
+    "Union": "equal elements once",
+    "Each": "1 where all say 1",
+    "Draw": "one of them drawn",
+    "Same": "must be alike",
+    "Settings": "each setting's value, or each shard's",
+    "Texts": "each shard's text",
+    "Newest": "the newest entries",
+    "Oldest": "all samples by time",
+    "Events": "each event once",
+    "Info": "added up where that makes sense",
+}
+_ROUTES = {
+    "Single": "the shard of its keys",
+    "Any": "any one shard",
+    "Scan": "one shard after the other",
+    "Local": "the proxy itself",
+    "Family": "by its subcommand",
+}
+
+
+def refuse_unknown(topology: Topology) -> None:
+    """ConfigError for names in the pools' `commands` that no command has, or that can never be allowed."""
+    table = {row.name: row for row in command_table()}
+    errors: list[ConfigError] = []
+    for pool, spec in topology.pools.items():
+        for key, names in (("allow", spec.commands.allow), ("deny", spec.commands.deny)):
+            where = f"pools.{pool}.commands.{key}"
+            for name in names:
+                row = table.get(name)
+                if row is None:
+                    guess = closest(name, table)
+                    hint = f'did you mean "{guess}"?' if guess else None
+                    errors.append(ConfigError(f'there is no command "{name}"', where=where, hint=hint))
+                elif key == "allow" and (why := refusal(row)):
+                    hint = "take it out of the list"
+                    errors.append(ConfigError(f'"{name}" cannot be allowed: {why}', where=where, hint=hint))
+    if errors:
+        raise ConfigError.together(errors)
+
+
+def refusal(row: CommandRow) -> str | None:
+    """Why a command is refused in every pool."""
+    kind, detail = _parts(row.route)
+    return detail if kind == "Unsupported" else None
+
+
+def page() -> str:
+    """The reference page, in Markdown."""
+    head = ("command", "arguments", "kind", "again", "goes to")
+    lines = [head, ("---",) * len(head), *map(_cells, command_table())]
+    return _OPENING + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(row: CommandRow) -> tuple[str, ...]:
+    name = f"`{row.name.replace('|', ' ')}`" + (" *" if row.guarded else "")
+    least = abs(row.arity) - 1
+    arguments = f"{least} or more" if row.arity < 0 else str(least)
+    if refusal(row):
+        return name, arguments, "", "", _route(row)
+    again = {"Safe": "yes", "Bare": "without options", "Unsafe": "no"}[row.repeat]
+    return name, arguments, row.access.lower(), again, _route(row)
+
+
+def _route(row: CommandRow) -> str:
+    kind, detail = _parts(row.route)
+    match kind:
+        case "Unsupported":
+            return f"refused: {detail}"
+        case "Lone":
+            return f"the shard of a pool with one; else refused: {detail}"
+        case "Split":
+            return f"split by shard, {_MERGES[detail]}"
+        case "Every":
+            return f"every shard, {_MERGES[detail]}"
+        case _:
+            return _ROUTES[kind]
+
+
+def _parts(route: str) -> tuple[str, str]:
+    """`Every(Sum)` is Every and Sum; the quotes of a text are not part of it."""
+    match = re.fullmatch(r"(\w+)(?:\((.*)\))?", route)
+    if match is None:
+        raise ValueError(route)
+    return match[1], (match[2] or "").strip('"')
