@@ -90,9 +90,9 @@ class KillTrial:
                 killed_at = time.monotonic()
                 kill()
                 writes_go_on(self.traffic, shard, killed_at + 0.5)
+                time.sleep(AFTERWARDS)
                 if afterwards is not None:
                     afterwards()
-                time.sleep(AFTERWARDS)
             finally:
                 self.traffic.stop()
         assert promoted.role() == "master"

@@ -8,7 +8,7 @@ Called by the demonstration and by the failure tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,11 @@ class Evidence:
     homes: Mapping[str, frozenset[str]]
     """After it: the shards whose master holds the key with the value that was written."""
     stalls: Sequence[Stall] = ()
+
+    def until(self, moment: float) -> Evidence:
+        """What had ended by then."""
+        attempts = {shard: [one for one in many if one.ended <= moment] for shard, many in self.attempts.items()}
+        return replace(self, attempts=attempts)
 
     def acknowledged(self, shard: str) -> list[Attempt]:
         return [one for one in self.attempts[shard] if one.write and one.outcome is Outcome.OK]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from shoal.promises import Evidence
     from tests.harness import RedisServer
 
 SHOAL_NUTCRACKER = SHOAL.with_name("shoal-nutcracker")
@@ -140,13 +141,27 @@ def test_sentinels_are_added_under_load_and_a_killed_master_is_latency(servers: 
     earlier = sentinels_added_under_load(reloaded)
 
     def come_back() -> None:
+        times["back"] = time.monotonic()
         old.start()
         wait_until(lambda: old.role() == "slave" and link_up(old), 25, "the old master to be a replica")
 
+    times: dict[str, float] = {}
     trial = KillTrial(following, masters, shard_of(ON_THE_RING, None))
-    assert_every_promise(trial.run(OF_FIRST, old.kill, promoted=new, afterwards=come_back))
+    evidence = trial.run(OF_FIRST, old.kill, promoted=new, afterwards=come_back)
+    assert_every_promise(evidence.until(times["back"]))
+    assert_nothing_happens(evidence, since=times["back"])
     assert unreadable(reloaded, earlier) == []
     assert sizes({FIRST: new, SECOND: stack.masters[SECOND]}) == sizes({FIRST: old, SECOND: stack.replicas[SECOND][0]})
+
+
+def assert_nothing_happens(evidence: Evidence, since: float) -> None:
+    """The old master comes back, as a replica, and no client learns of it."""
+    for label, attempts in evidence.attempts.items():
+        later = [one for one in attempts if one.ended > since]
+        assert {one.error for one in later if one.outcome is not Outcome.OK} == set()
+        written = [one.key for one in later if one.write]
+        assert written
+        assert {evidence.homes[key] for key in written} == {frozenset({label})}
 
 
 def on_another_port(file: Path) -> str:
@@ -156,11 +171,10 @@ def on_another_port(file: Path) -> str:
 def sentinels_added_under_load(proxy: NutcrackerProxy) -> list[str]:
     """Let clients write through a proxy of the unchanged file, and have it follow sentinels; gives what was written."""
     traffic = Traffic(proxy.address, ON_THE_RING, shard_of(ON_THE_RING, None), password=None)
+    clients = accepted(proxy) + len(traffic.clients)
     traffic.start()
     try:
-        for label in ON_THE_RING:
-            writes_go_on(traffic, label, 0)
-        clients = accepted(proxy)
+        wait_until(lambda: accepted(proxy) == clients, 10, "every client to connect")
         proxy.write(on_another_port(WITH_SENTINELS))
         planned = subprocess.run(
             [str(SHOAL), "reload", "--admin", f"{LOOPBACK}:{proxy.admin}", "--plan"],
