@@ -25,9 +25,9 @@ SAID = {
     **{" ".join(words): words for words in (("PING",), ("ping",), ("AUTH", "x"), ("AUTH", "u", "x"), ("AUTH",))},
     **{" ".join(words): words for words in (("PING", "x"), ("PING", "x", "y"), ("ECHO", "x"), ("FOOBAR", "x"))},
     **{" ".join(words): words for words in (("HELLO", "2"), ("CLIENT", "SETINFO", "LIB-VER", "1"), ("SELECT", "0"))},
-    **{" ".join(words): words for words in (("INFO",), ("MULTI",), ("SUBSCRIBE", "x"), ("FLUSHALL",), ("KEYS", "x"))},
+    **{" ".join(words): words for words in (("CONFIG", "GET", "x"), ("GET", "a"), ("LOLWUT",))},
     **{" ".join(words): words for words in (("GET",), ("GET", "a", "b"), ("MGET",), ("DEL",), ("MSET", "a"))},
-    **{" ".join(words): words for words in (("INCR", "a", "b"), ("EVAL", "x", "0"), ("QUIT",), ("COMMAND",))},
+    **{" ".join(words): words for words in (("INCR", "a", "b"), ("EVAL", "x", "0"), ("QUIT",))},
 }
 """One request each, as first of its client."""
 RAW = {
