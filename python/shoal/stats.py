@@ -4,9 +4,10 @@
 
     {"service":"nutcracker", ..., "POOL": {"client_eof":0, ..., "SERVER": {"server_eof":0, ...}}}
 
-Rule: names, order and spacing are nutcracker 0.5.0's, so that what reads its port reads ours; what only Shoal counts
-comes after them, in each map. Every figure is declared once, in FIGURES, which `shoal-nutcracker -D` prints. A client
-that does not read costs a place for at most a second. Called by the daemon, which runs it in its own event loop.
+Rule: names, order and spacing are nutcracker 0.5.0's, so that what reads its port reads ours. What only Shoal counts
+comes after them in a server's map and nowhere else: readers in use take whatever else stands at the top for a pool,
+and whatever else stands in a pool for a server. Every figure is declared once, in FIGURES, which `shoal-nutcracker -D`
+prints. A client that does not read costs a place for at most a second. Called by the daemon, in its own event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import json
 import socket
 import time
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from shoal.nutcracker.model import RELEASE, rank
@@ -57,10 +57,6 @@ FIGURES: Final = (
     Figure(POOL, "server_ejects", ("ejections",), "times that a server was ejected"),
     Figure(POOL, "forward_error", ("errors",), "requests answered with an error of the proxy's own"),
     Figure(POOL, "fragments", ("fragments",), "parts of requests that went to several servers"),
-    Figure(POOL, "accepted", ("accepted",), "clients that ever connected", ours=True),
-    Figure(POOL, "refused", ("refused",), "clients refused because of client_connections", ours=True),
-    Figure(POOL, "protocol_errors", ("protocol_errors",), "clients closed for what they sent", ours=True),
-    Figure(POOL, "overflowed", ("overflowed",), "clients closed for not reading their replies", ours=True),
     Figure(SERVER, "server_eof", ("closed",), "connections that the server closed"),
     Figure(SERVER, "server_err", ("broken",), "connections that broke or were refused"),
     Figure(SERVER, "server_timedout", ("timed_out",), "connections and replies that took too long"),
@@ -109,7 +105,7 @@ def stats_line(counters: Counters, started: float) -> str:
 def line(counters: Counters, moment: Moment) -> str:
     """The whole line, with its line end."""
     pools = dict(sorted(counters["pools"].items(), key=lambda item: rank(item[0])))
-    head = [f"{_name(name)}:{json.dumps(value, ensure_ascii=False)}" for name, value in _head(counters, pools, moment)]
+    head = [f"{_name(name)}:{json.dumps(value, ensure_ascii=False)}" for name, value in _head(pools, moment)]
     maps = [(name, _map(POOL, pool, [_server(*shard) for shard in _shards(pool)])) for name, pool in pools.items()]
     return f"{{{_joined(head, maps)}}}\n"
 
@@ -124,7 +120,7 @@ def describe() -> Iterator[str]:
         yield ""
 
 
-def _head(counters: Counters, pools: Mapping[str, Any], moment: Moment) -> Iterator[tuple[str, str | int]]:
+def _head(pools: Mapping[str, Any], moment: Moment) -> Iterator[tuple[str, str | int]]:
     """Of the process. Each pool has one listening socket, whatever the workers make of it."""
     shards = [shard for pool in pools.values() for shard in pool["shards"].values()]
     yield "service", "nutcracker"
@@ -136,8 +132,6 @@ def _head(counters: Counters, pools: Mapping[str, Any], moment: Moment) -> Itera
     yield "total_connections", len(pools) + accepted + sum(shard["attempts"] for shard in shards)
     clients = sum(pool["clients"] for pool in pools.values())
     yield "curr_connections", len(pools) + clients + sum(shard["connections"] for shard in shards)
-    ours = {"shoal_version": version("shoal"), "workers": counters["workers"]}
-    yield from ((name, value) for name, value in ours.items() if name not in pools)
 
 
 def _shards(pool: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -149,12 +143,11 @@ def _server(name: str, shard: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _map(of: str, counters: Mapping[str, Any], maps: list[tuple[str, str]]) -> str:
-    """One pool or server. A figure of ours gives way to a server of its name: a name stands in a map once."""
-    taken = {name for name, _ in maps}
+    """One pool or server."""
     numbers = [
         f'"{figure.name}":{sum(int(counters[counter]) for counter in figure.counters)}'
         for figure in FIGURES
-        if figure.of == of and not (figure.ours and figure.name in taken)
+        if figure.of == of
     ]
     return f"{{{_joined(numbers, maps)}}}"
 

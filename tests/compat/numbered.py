@@ -53,10 +53,6 @@ def bulk(payload: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(payload), payload)
 
 
-def request(*arguments: bytes) -> bytes:
-    return b"*%d\r\n" % len(arguments) + b"".join(map(bulk, arguments))
-
-
 def requests_in(data: bytes) -> tuple[list[list[bytes]], bytes]:
     """The whole requests at the front of `data`, and what is left."""
     found: list[list[bytes]] = []

@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.compat.numbered import NumberedServers, Place, label_of, pool_text, rank, request, server_line
-from tests.compat.rivals import NUTCRACKER, connected, program, started
+from tests.compat.numbered import NumberedServers, Place, label_of, pool_text, rank, server_line
+from tests.compat.rivals import NUTCRACKER, program, started
 from tests.harness import LOOPBACK, free_port, free_ports, release_port
+from tests.integration.wire import command, connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ def owners(listen: Place, servers: Sequence[Server], wanted: Sequence[bytes]) ->
     found = []
     with connected(listen) as client, client.makefile("rb") as replies:
         for key in wanted:
-            client.sendall(request(b"GET", key))
+            client.sendall(command(b"GET", key))
             header, number = replies.readline(), replies.readline()
             if not header.startswith(b"$"):
                 message = f"nutcracker answered GET {key!r} with {header!r}"

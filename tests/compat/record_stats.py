@@ -15,9 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.compat.numbered import NumberedServers, Place, pool_text, request
-from tests.compat.rivals import NUTCRACKER, connected, started
+from tests.compat.numbered import NumberedServers, Place, pool_text
+from tests.compat.rivals import NUTCRACKER, started
 from tests.harness import LOOPBACK, free_ports
+from tests.integration.wire import command, connected
 
 RECORDED = Path(__file__).with_name("stats_line.json")
 SETTLED = 0.5
@@ -27,7 +28,7 @@ def use(listen: Place) -> None:
     """Some requests, one MGET, and one client that breaks the protocol; errors are part of it."""
     for words in (*((b"GET", b"k%d" % n) for n in range(30)), (b"MGET", b"a", b"b", b"c"), (b"NONSENSE",)):
         with contextlib.suppress(OSError), connected(listen, 1.0) as client:
-            client.sendall(request(*words))
+            client.sendall(command(*words))
             client.recv(65536)
 
 

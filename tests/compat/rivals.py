@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness import LOOPBACK, Process, free_port, have, release_port, wait_until
+from tests.integration.wire import connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,19 +61,6 @@ class Rival(Process):
         release_port(self.stats_port)
 
 
-def connected(listen: Place, timeout: float = 10.0) -> socket.socket:
-    if isinstance(listen, tuple):
-        return socket.create_connection(listen, timeout=timeout)
-    client = socket.socket(socket.AF_UNIX)
-    client.settimeout(timeout)
-    try:
-        client.connect(listen)
-    except OSError:
-        client.close()
-        raise
-    return client
-
-
 def program(name: str) -> list[str]:
     """The command of a rival without its flags."""
     if name == SHOAL:
@@ -82,19 +70,24 @@ def program(name: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(
-    name: str, config: str, listens: tuple[Place, ...], directory: Path, *, workers: int = 2
-) -> Iterator[Rival]:
-    """A rival on this configuration, which is written to `directory`; killed by its pid at the end."""
+def rival(name: str, config: str, listens: tuple[Place, ...], directory: Path, workers: int = 2) -> Iterator[Rival]:
+    """A rival on this configuration, which is written to `directory`, not started yet; killed by its pid at the end."""
     here = directory / name
     here.mkdir(parents=True, exist_ok=True)
     file = here / "nutcracker.yml"
     file.write_text(config)
-    rival = Rival(name, [], here, listens=listens)
-    flags = ["-c", str(file), "-a", LOOPBACK, "-s", str(rival.stats_port), "-i", str(STATS_INTERVAL_MS), "-o", ""]
-    rival.argv = [*program(name), *flags, *(["--workers", str(workers)] if name == SHOAL else [])]
+    made = Rival(name, [], here, listens=listens)
+    flags = ["-c", str(file), "-a", LOOPBACK, "-s", str(made.stats_port), "-i", str(STATS_INTERVAL_MS), "-o", ""]
+    made.argv = [*program(name), *flags, *(["--workers", str(workers)] if name == SHOAL else [])]
     try:
-        rival.start()
-        yield rival
+        yield made
     finally:
-        rival.kill()
+        made.kill()
+
+
+@contextlib.contextmanager
+def started(name: str, config: str, listens: tuple[Place, ...], directory: Path, workers: int = 2) -> Iterator[Rival]:
+    """The same, serving."""
+    with rival(name, config, listens, directory, workers) as made:
+        made.start()
+        yield made

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.compat.numbered import NumberedServers, Place, pool_text, request, server_line
+from tests.compat.numbered import NumberedServers, Place, pool_text, server_line
 from tests.compat.record_ring import DISTRIBUTIONS, HASHES
-from tests.compat.rivals import NUTCRACKER, SHOAL, Rival, connected, started
+from tests.compat.rivals import NUTCRACKER, SHOAL, Rival, started
 from tests.harness import free_ports, release_port
+from tests.integration.wire import command, connected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -171,16 +172,16 @@ def replies(rival: Rival, listen: Place, requests: Sequence[bytes]) -> Iterator[
 def place_keys(rival: Rival, pool: RandomPool, servers: NumberedServers) -> Placement:
     """Ask until the dead servers are ejected and no key is answered with an error, then for the parts."""
     for _ in range(MOST_ROUNDS):
-        placement = Placement(list(replies(rival, pool.listen, [request(b"GET", key) for key in pool.keys])))
+        placement = Placement(list(replies(rival, pool.listen, [command(b"GET", key) for key in pool.keys])))
         if None not in placement.single:
             break
     chunks = list(chunks_of(pool.keys[:SPLIT_KEYS]))
-    mget = [request(b"MGET", *chunk) for chunk in chunks]
+    mget = [command(b"MGET", *chunk) for chunk in chunks]
     placement.parts["MGET"] = [number for part in replies(rival, pool.listen, mget) for number in part or [None]]
     for name in (b"MSET", b"DEL", b"UNLINK", b"TOUCH"):
         servers.landed.clear()
         values = (b"v",) if name == b"MSET" else ()
-        asked = [request(name, *(word for key in chunk for word in (key, *values))) for chunk in chunks]
+        asked = [command(name, *(word for key in chunk for word in (key, *values))) for chunk in chunks]
         list(replies(rival, pool.listen, asked))
         landed = [servers.landed.get((name, key), []) for chunk in chunks for key in chunk]
         placement.parts[name.decode()] = [at[0] if len(at) == 1 else None for at in landed]
@@ -241,9 +242,9 @@ def test_no_key_lies_elsewhere(seed: int, batch: int, tmp_path: Path, short: Pat
         assert None not in theirs.single, f"nutcracker answered errors: {where}"
         moved = [key for key, a, b in zip(pool.keys, theirs.single, ours.single, strict=True) if a != b]
         assert moved == [], f"{len(moved)} of {KEYS} keys lie elsewhere: {where}"
-        for command, numbers in ours.parts.items():
-            assert numbers == ours.single[: len(numbers)], f"{command} went elsewhere than GET: {where}"
-            assert theirs.parts[command] == numbers, f"{command} went elsewhere than nutcracker's: {where}"
+        for name, numbers in ours.parts.items():
+            assert numbers == ours.single[: len(numbers)], f"{name} went elsewhere than GET: {where}"
+            assert theirs.parts[name] == numbers, f"{name} went elsewhere than nutcracker's: {where}"
 
 
 def test_the_configurations_are_of_every_kind(seed: int, short: Path) -> None:
@@ -272,8 +273,8 @@ def test_random_reaches_every_server_that_is_not_ejected(tmp_path: Path, short: 
     with NumberedServers(places.live):
         for name in (NUTCRACKER, SHOAL):
             with started(name, config, tuple(listens), tmp_path) as rival:
-                list(replies(rival, listens[0], [request(b"GET", key) for key in keys[:100]]))
-                found = list(replies(rival, listens[0], [request(b"GET", key) for key in keys]))
+                list(replies(rival, listens[0], [command(b"GET", key) for key in keys[:100]]))
+                found = list(replies(rival, listens[0], [command(b"GET", key) for key in keys]))
             shares = {number: found.count(number) / KEYS for number in set(found)}
             assert shares.keys() == {0, 1, 2, 3}, f"{name}: {shares}"
             assert all(0.1 < share < 0.4 for share in shares.values()), f"{name} weighs its draws: {shares}"

@@ -12,11 +12,25 @@ def command(*arguments: bytes | str) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
 
 
+def connected(address: tuple[str, int] | str, timeout: float = 10.0) -> socket.socket:
+    """To a host and port, or to the path of a unix socket."""
+    if isinstance(address, tuple):
+        return socket.create_connection(address, timeout=timeout)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    try:
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 class Wire:
     """One connection. Errors come back as `WireError`, not raised: the test compares them."""
 
-    def __init__(self, address: tuple[str, int], timeout: float = 10.0) -> None:
-        self.socket = socket.create_connection(address, timeout=timeout)
+    def __init__(self, address: tuple[str, int] | str, timeout: float = 10.0) -> None:
+        self.socket = connected(address, timeout)
         self.stream = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
