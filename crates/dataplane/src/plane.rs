@@ -127,7 +127,7 @@ impl Plane {
         fits(&current, &current, epoch, routes)?;
         let next = current.routed(epoch, routes);
         let listeners = self.mailboxes.iter().map(|_| Vec::new()).collect();
-        self.replace(&mut current, next, listeners);
+        self.replace(&mut current, next, routes, listeners);
         Ok(())
     }
 
@@ -149,7 +149,7 @@ impl Plane {
             None => true,
         })?;
         let next = pools.routed(epoch, routes);
-        self.replace(&mut current, next, listeners);
+        self.replace(&mut current, next, routes, listeners);
         Ok(())
     }
 
@@ -157,12 +157,10 @@ impl Plane {
         &self,
         current: &mut Arc<Snapshot>,
         next: Snapshot,
+        routes: &[RouteSpec],
         listeners: Vec<Vec<(usize, OwnedFd)>>,
     ) {
-        for (old, new) in current.routes.iter().zip(&next.routes) {
-            let same = old.endpoint == new.endpoint;
-            old.lease.set(if same { new.lease.until() } else { 0 });
-        }
+        next.give_leases(current, routes);
         let before = std::mem::replace(current, Arc::new(next));
         self.post(current, listeners);
         for (id, (old, new)) in before.routes.iter().zip(&current.routes).enumerate() {
@@ -183,7 +181,8 @@ impl Plane {
         epochs.min().unwrap_or(0)
     }
 
-    /// Sets the deadline of a shard's lease in the current snapshot; 0 ends it.
+    /// Sets the deadline of a shard's lease, also for workers that have not taken the current snapshot yet
+    /// and know the same endpoint; 0 ends it.
     pub fn renew(&self, shard: usize, lease_until: Nanos) -> Result<(), PlaneError> {
         let current = self.current();
         let route = current
@@ -350,6 +349,47 @@ mod tests {
         route.lease_until = 0;
         plane.apply(2, &[route]).expect("a second snapshot");
         assert_eq!(before.routes[0].lease.until(), 0);
+    }
+
+    #[test]
+    fn a_lease_is_one_for_as_long_as_the_endpoint_stays() {
+        let plane = Plane::new(vec![config(1)], 1).expect("a valid configuration");
+        let route = |port: u16, lease_until| RouteSpec {
+            endpoint: format!("127.0.0.1:{port}").parse().ok(),
+            lease_until,
+        };
+        plane.apply(1, &[route(1, 5)]).expect("a first snapshot");
+        let first = plane.current().clone();
+        plane.apply(2, &[route(1, 6)]).expect("a second snapshot");
+        assert_eq!(first.routes[0].lease.until(), 6);
+        plane.renew(0, 0).expect("there is a shard 0");
+        assert_eq!(
+            first.routes[0].lease.until(),
+            0,
+            "a worker may be there still"
+        );
+        plane.renew(0, 7).expect("there is a shard 0");
+        plane.apply(3, &[route(2, 8)]).expect("another server");
+        plane.apply(4, &[route(1, 9)]).expect("the first one again");
+        plane.renew(0, NO_LEASE_NEEDED).expect("there is a shard 0");
+        assert_eq!(first.routes[0].lease.until(), 0, "that lease is over");
+    }
+
+    #[test]
+    fn a_shard_that_leaves_loses_its_lease() {
+        let plane = Plane::new(vec![config(1)], 1).expect("a valid configuration");
+        let route = [RouteSpec {
+            endpoint: "127.0.0.1:1".parse().ok(),
+            lease_until: NO_LEASE_NEEDED,
+        }];
+        plane.apply(1, &route).expect("a first snapshot");
+        let before = plane.current().clone();
+        let other = PoolConfig::new("p", "127.0.0.1:0", vec![("b".into(), 1)]);
+        plane.reload(vec![other], 2, &route).expect("a reload");
+        let after = plane.current().clone();
+        let leases = [&before.routes[0], &after.routes[0], &after.routes[1]];
+        let untils = leases.map(|route| route.lease.until());
+        assert_eq!(untils, [0, 0, NO_LEASE_NEEDED]);
     }
 
     #[test]

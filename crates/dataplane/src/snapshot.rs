@@ -2,8 +2,9 @@
 //!
 //! A snapshot is swapped whole between two rounds of a worker and has one epoch. The only thing in
 //! it that changes is the lease of a route, a deadline that the control plane extends or ends many
-//! times a second: it is an atomic inside the snapshot it was given for, so that a worker that has
-//! not yet taken a newer snapshot can never use a lease that belongs to another master.
+//! times a second. It is one for all snapshots in which the route has the same endpoint, so that what is
+//! said of it holds at once, and ends for ever where the endpoint becomes another: a worker that has not
+//! yet taken a newer snapshot can never use a lease that belongs to another master.
 //!
 //! Pools and shards have ids that stay theirs over all snapshots, because workers keep what they know
 //! of them by id. What a reload removes keeps its place, marked as leaving, and gets it back when its
@@ -61,7 +62,7 @@ pub(crate) struct ShardFace {
 pub(crate) struct Route {
     pub(crate) face: Arc<ShardFace>,
     pub(crate) endpoint: Option<Endpoint>,
-    pub(crate) lease: Lease,
+    pub(crate) lease: Arc<Lease>,
     /// No key belongs to it any more.
     pub(crate) leaving: bool,
 }
@@ -147,13 +148,14 @@ impl Snapshot {
                 errors: (0..self.workers).map(|_| Mutex::default()).collect(),
             }),
             endpoint: None,
-            lease: Lease::new(0),
+            lease: Arc::new(Lease::new(0)),
             leaving: false,
         });
         self.routes.len() - 1
     }
 
-    /// The same pools with these routes, which are those of every shard of every pool, in order.
+    /// The same pools with these routes, which are those of every shard of every pool, in order. A route
+    /// that goes where it went keeps its lease, to be given by [`Self::give_leases`].
     pub(crate) fn routed(&self, epoch: u64, specs: &[RouteSpec]) -> Self {
         let mut next = Self {
             epoch,
@@ -163,10 +165,26 @@ impl Snapshot {
             workers: self.workers,
         };
         for (id, spec) in self.shard_ids().zip(specs) {
-            next.routes[id].endpoint.clone_from(&spec.endpoint);
-            next.routes[id].lease = Lease::new(spec.lease_until);
+            let route = &mut next.routes[id];
+            if route.endpoint != spec.endpoint {
+                route.endpoint.clone_from(&spec.endpoint);
+                route.lease = Arc::new(Lease::new(spec.lease_until));
+            }
         }
         next
+    }
+
+    /// Takes the place of `before`: what these routes say of leases holds from now on, there too.
+    pub(crate) fn give_leases(&self, before: &Self, specs: &[RouteSpec]) {
+        for (id, (old, new)) in before.routes.iter().zip(&self.routes).enumerate() {
+            let follows = !before.pool_of(id).config.is_fixed();
+            if !Arc::ptr_eq(&old.lease, &new.lease) || new.leaving && follows {
+                old.lease.set(0);
+            }
+        }
+        for (id, spec) in self.shard_ids().zip(specs) {
+            self.routes[id].lease.set(spec.lease_until);
+        }
     }
 
     /// The ids of every shard of every configured pool, in the order of the configuration.
@@ -189,7 +207,7 @@ impl Route {
         Self {
             face: self.face.clone(),
             endpoint: self.endpoint.clone(),
-            lease: Lease::new(self.lease.until()),
+            lease: self.lease.clone(),
             leaving: self.leaving,
         }
     }

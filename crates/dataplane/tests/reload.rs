@@ -224,6 +224,32 @@ fn what_has_not_left_for_the_old_server_goes_to_the_new_one() {
 }
 
 #[test]
+fn half_a_write_is_cut_off_once_what_went_before_it_is_answered() {
+    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let (mut first, mut second) = (scene.client(), scene.client());
+    first.send(&get("k"));
+    let mut old = scene.master();
+    assert_eq!(old.request(), ["GET", "k"]);
+    second.send(&set("k", &huge()));
+    old.begins();
+    let (new, config) = (Master::new(), fixed(pool("p", scene.listen, &["a"])));
+    reload(&scene.plane, 2, vec![config], &[&new]);
+    scene.acked(2);
+    let (bytes, ended) = old.drain();
+    assert!(
+        bytes < 24 << 20 && !ended,
+        "it waits for a reply, and sends no more"
+    );
+    old.send(b"$-1\r\n");
+    assert_eq!(first.line(), "$-1");
+    assert_eq!(old.drain(), (0, true));
+    let mut next = new.connection();
+    assert_eq!(next.request()[1], "k");
+    next.send(b"+OK\r\n");
+    assert_eq!(second.line(), "+OK");
+}
+
+#[test]
 fn what_waited_for_a_shard_that_goes_finds_the_others_where_they_are_now() {
     let scene = Scene::over(&["a", "b"], |_| {});
     let (mut old, new) = (scene.masters[1].connection(), Master::new());

@@ -129,7 +129,8 @@ _TABLE = (
         ),
         1,
         "How many connections each server gets.",
-        "So many of each worker. A client keeps its own, and so its order; nutcracker lets its requests take turns.",
+        "So many of each worker. A client keeps its own, and so its order; nutcracker lets its requests take turns. "
+        "A reload to fewer closes none: clients keep theirs, and what is left over goes when its server does.",
     ),
     Key(
         "auto_eject_hosts",
@@ -145,7 +146,13 @@ _TABLE = (
         "How long an ejected server stays out of the ring.",
         field="server_retry_timeout_ms",
     ),
-    Key("server_failure_limit", NUMBER, 2, "How many failures in a row eject a server."),
+    Key(
+        "server_failure_limit",
+        NUMBER,
+        2,
+        "How many failures in a row eject a server.",
+        "Connections that end together are one failure, for each worker has its own; nutcracker counts each of them.",
+    ),
     Key(
         "servers",
         Kind("a list of `host:port:weight [name]` or `/path:weight [name]`", kinds.server, listed=True),
