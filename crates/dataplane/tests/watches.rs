@@ -317,3 +317,18 @@ fn the_database_stays_between_watch_and_exec() {
     assert_eq!(pinned.request(), ["UNWATCH"]);
     assert!(scene.masters[0].connection_within(A_WHILE).is_none());
 }
+
+#[test]
+fn a_watch_that_is_not_answered_in_time_makes_exec_null() {
+    let scene = Scene::new(|config| config.timeout = Duration::from_millis(150));
+    let (_shared, mut client) = (scene.master(), scene.client());
+    client.send(&watch("k"));
+    let mut pinned = scene.asked_master("master");
+    assert_eq!(pinned.request(), ["WATCH", "k"]);
+    let answer = client.line();
+    assert!(answer.contains("did not answer within 150 ms"), "{answer}");
+    queue(&mut client, &[set("k", "1")]);
+    client.send(EXEC);
+    assert_eq!(client.line(), "*-1");
+    assert!(pinned.request().is_empty(), "the connection is given up");
+}

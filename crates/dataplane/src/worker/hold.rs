@@ -110,9 +110,6 @@ impl Worker {
         if self.client(owner).is_none() {
             return;
         }
-        if self.snapshot.routes[shard].leaving {
-            return self.refuse_removed(shard, pending.owner, pending.access);
-        }
         if let Owner::Client {
             sequence,
             part: SCAN_STEP,
@@ -120,6 +117,9 @@ impl Worker {
         } = pending.owner
         {
             return self.scan_again(owner, sequence);
+        }
+        if self.snapshot.routes[shard].leaving {
+            return self.refuse_removed(shard, pending.owner, pending.access);
         }
         let pool = self.shards[shard].pool;
         let before = Nanos::from(pending.held_ms) * NANOS_A_MILLI;

@@ -263,15 +263,22 @@ impl Worker {
             if timeout == 0 || backend.stream.is_some() {
                 continue;
             }
-            let handle = backend.handle;
+            let (handle, pinned) = (backend.handle, backend.pin != Pin::Shared);
             let late = match self.backends.get_mut(index) {
                 Some(backend) => backend.expire(millis, timeout),
                 None => continue,
             };
+            // A WATCH that has expired may never have been sent: nothing may be built on it.
+            let watch_lost = pinned && !late.is_empty();
             for late in late {
                 self.shards[shard].counters.timeouts.add(1);
                 self.note_silence(shard, late.pending.at_ms);
                 self.settle_late(shard, &late, timeout);
+            }
+            if watch_lost {
+                let text = format!("no answer for {:.1} s", f64::from(timeout) / 1e3);
+                self.lose_backend(handle, &Loss::Silent(text));
+                continue;
             }
             let silence = (timeout.saturating_mul(DEAD_TIMEOUTS)).max(DEAD_MS);
             if self.shards[shard].fixed
