@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 NUTCRACKER = "nutcracker"
 SHOAL = "shoal"
+NOWHERE = "no.such.host.invalid"
+SHORT_LOOKS = {"RES_OPTIONS": "timeout:1 attempts:1", "LOCALDOMAIN": "invalid"}
+"""Where no name server can be reached, nutcracker waits for it in the midst of everything."""
 START_LIMIT = 15.0
 STATS_INTERVAL_MS = 10
 
@@ -76,7 +79,7 @@ def rival(name: str, config: str, listens: tuple[Place, ...], directory: Path, w
     here.mkdir(parents=True, exist_ok=True)
     file = here / "nutcracker.yml"
     file.write_text(config)
-    made = Rival(name, [], here, listens=listens)
+    made = Rival(name, [], here, SHORT_LOOKS, listens=listens)
     flags = ["-c", str(file), "-a", LOOPBACK, "-s", str(made.stats_port), "-i", str(STATS_INTERVAL_MS), "-o", ""]
     made.argv = [*program(name), *flags, *(["--workers", str(workers)] if name == SHOAL else [])]
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.compat.rivals import NOWHERE
 from tests.compat.scripted import Act, Request, always, echo, in_turn
 from tests.compat.stage import Scenarios
 from tests.harness import wait_until
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 SCENES = Scenarios()
 LONG = 60_000
 RETRY = 500
-NO_SUCH_HOST = "x" * 64
 
 
 def ejecting(
@@ -140,7 +140,7 @@ def a_path_that_is_not_there_ejects(stage: Stage) -> Observations:
     return {"answers": one_by_one(stage.client(), 3, "GET", stage.key())}
 
 
-@ejecting(None, echo, places=(f"{NO_SUCH_HOST}:1",), server_failure_limit=2)
+@ejecting(None, echo, places=(f"{NOWHERE}:1",), server_failure_limit=2)
 def a_name_without_an_address_ejects(stage: Stage) -> Observations:
     return {"answers": one_by_one(stage.client(), 3, "GET", stage.key())}
 

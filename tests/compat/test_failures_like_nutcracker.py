@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.compat.rivals import NOWHERE
 from tests.compat.scripted import Act, Request, always, echo, in_turn
 from tests.compat.stage import Scenarios
 from tests.harness import wait_until
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 SCENES = Scenarios()
 TIMEOUT = 300
-NO_SUCH_HOST = "x" * 64  # no resolver asks anybody for a label of more than 63 signs
 VERBATIM = (
     *("ERR x", "MASTERDOWN x", "NOREPLICAS x", "MISCONF x", "READONLY x", "WRONGTYPE x", "NOAUTH x", "CLUSTERDOWN x"),
     *("BUSYGROUP x", "BUSYKEY x", "MOVED 1 x:1", "TRYAGAIN x", "UNBLOCKED x"),
@@ -47,7 +47,7 @@ def no_such_path(stage: Stage) -> Observations:
     return {"answers": stage.client().ask(("GET", "a"), ("SET", "a", "1"))}
 
 
-@SCENES.play(None, places=(f"{NO_SUCH_HOST}:1",))
+@SCENES.play(None, places=(f"{NOWHERE}:1",))
 def no_such_host(stage: Stage) -> Observations:
     return {"answers": stage.client().ask(("GET", "a"), ("SET", "a", "1"))}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.compat.numbered import NumberedServers, pool_text, server_line
-from tests.compat.rivals import NUTCRACKER, SHOAL, START_LIMIT, rival, started
+from tests.compat.rivals import NOWHERE, NUTCRACKER, SHOAL, START_LIMIT, rival, started
 from tests.compat.scripted import echo
 from tests.compat.stage import Scenarios
 from tests.harness import LOOPBACK, Servers, free_port, have, wait_until
@@ -139,7 +139,7 @@ def test_whoever_is_first_to_connect_is_served(name: str, tmp_path: Path) -> Non
     """Whoever restarts a proxy has clients that knock all the time; and another pool's server has no address."""
     server, other, port = (LOOPBACK, free_port()), free_port(), free_port()
     config = pool_text("p", f"{LOOPBACK}:{port}", [server_line(server)])
-    config += pool_text("q", f"{LOOPBACK}:{other}", [server_line(("no.such.host.invalid", 1))])
+    config += pool_text("q", f"{LOOPBACK}:{other}", [server_line((NOWHERE, 1))])
     with NumberedServers({7: server}), rival(name, config, (), tmp_path) as proxy:
         proxy.launch()
         with wait_until(lambda: Wire((LOOPBACK, port)), START_LIMIT, "the proxy to listen", interval=0.0005) as first:

@@ -54,7 +54,7 @@ def at(address: Address | None) -> dict[Key, Target]:
 def answering(monkeypatch: pytest.MonkeyPatch, *answers: Endpoint | None) -> None:
     """The name server says these in turn, the last one for ever."""
     left = list(answers)
-    monkeypatch.setattr(steer, "resolve", lambda _: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(steer, "resolve", lambda *_: left.pop(0) if len(left) > 1 else left[0])
 
 
 @pytest.mark.parametrize("address", [HERE, UnixSocket("/run/redis.sock"), Endpoint("::1", 6379)])
@@ -89,7 +89,7 @@ async def test_a_name_that_has_no_address_yet_is_said_once(monkeypatch: pytest.M
 async def test_one_name_that_takes_long_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
-    def slowly(endpoint: Endpoint) -> Endpoint:
+    def slowly(endpoint: Endpoint, *_: object) -> Endpoint:
         if endpoint == NAMED:
             released.wait(5)
         return HERE
