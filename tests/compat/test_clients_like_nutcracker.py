@@ -25,7 +25,7 @@ SAID = {
     **{" ".join(words): words for words in (("PING",), ("ping",), ("AUTH", "x"), ("AUTH", "u", "x"), ("AUTH",))},
     **{" ".join(words): words for words in (("PING", "x"), ("PING", "x", "y"), ("ECHO", "x"), ("FOOBAR", "x"))},
     **{" ".join(words): words for words in (("HELLO", "2"), ("CLIENT", "SETINFO", "LIB-VER", "1"), ("SELECT", "0"))},
-    **{" ".join(words): words for words in (("CONFIG", "GET", "x"), ("GET", "a"), ("LOLWUT",))},
+    **{" ".join(words): words for words in (("GET", "a"), ("get", "a"), ("FOO",))},
     **{" ".join(words): words for words in (("GET",), ("GET", "a", "b"), ("MGET",), ("DEL",), ("MSET", "a"))},
     **{" ".join(words): words for words in (("INCR", "a", "b"), ("EVAL", "x", "0"), ("QUIT",))},
 }

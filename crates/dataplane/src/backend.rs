@@ -327,6 +327,11 @@ impl Backend {
         load
     }
 
+    /// All that is unanswered was on another connection before.
+    pub(crate) fn only_repeats(&self) -> bool {
+        !self.fifo.is_empty() && self.fifo.iter().all(|pending| pending.held_ms > 0)
+    }
+
     pub(crate) fn has_inflight(&self) -> bool {
         !self.fifo.is_empty()
     }

@@ -13,16 +13,17 @@
 //!
 //! One incident is one failure. Twemproxy counts each connection that is lost, and has one to a server;
 //! here each worker has its own, and all of them end together when a server restarts or closes what is
-//! idle. So a loss is not counted of a connection that was there when a failure was last counted, or
-//! right after that. Each attempt to connect counts, as with Twemproxy, if it was begun later than that.
-//! With several `server_connections` Twemproxy counts each of them; here they too are one incident.
+//! idle. So nothing is counted of a connection or an attempt that was begun before a failure was last
+//! counted, nor of a connection that was made to send again what another had lost. All else counts each
+//! time, as with Twemproxy. With several `server_connections` Twemproxy counts each of them; here they
+//! too are one incident.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::pool::{PoolConfig, Router};
-use crate::snapshot::{NANOS_A_MILLI, Nanos};
+use crate::snapshot::Nanos;
 
 /// When a server leaves the ring, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,28 +31,6 @@ pub struct EjectRule {
     /// Failures in a row.
     pub failures: u32,
     pub retry: Duration,
-}
-
-/// Losses so soon after a failure are of the same incident.
-const INCIDENT: Nanos = 50 * NANOS_A_MILLI;
-
-/// How a server has shown that it fails.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Failure {
-    /// An attempt to connect that was begun at this time did not succeed.
-    Attempt(Nanos),
-    /// A connection that was made, or a request that was sent, at this time is lost.
-    Loss(Nanos),
-}
-
-impl Failure {
-    /// Whether it is of another incident than the failure that was counted last.
-    fn is_another(self, counted: Nanos, now: Nanos) -> bool {
-        match self {
-            Self::Attempt(begun) => begun > counted,
-            Self::Loss(begun) => begun > counted && now >= counted + INCIDENT,
-        }
-    }
 }
 
 /// The servers of one pool: which of them are ejected, and the ring over the rest.
@@ -113,15 +92,15 @@ impl Ejector {
         self
     }
 
-    /// Notes a failure of a shard's server; true if that ejects it.
-    pub(crate) fn failed(&self, shard: usize, failure: Failure, now: Nanos) -> bool {
+    /// Notes that something failed at a shard's server that was begun at this time; true if that ejects it.
+    pub(crate) fn failed(&self, shard: usize, begun: Nanos, now: Nanos) -> bool {
         let Some(place) = self.place(shard) else {
             return false;
         };
         // Under the lock, so that no two workers count the same incident or eject for it.
         let mut state = self.state();
-        let is_another = |counted| failure.is_another(counted, now);
-        if state.until[place] > now || !state.counted[place].is_none_or(is_another) {
+        let is_known = |counted| begun <= counted;
+        if state.until[place] > now || state.counted[place].is_some_and(is_known) {
             return false;
         }
         state.counted[place] = Some(now);
@@ -204,7 +183,7 @@ impl Ejector {
 mod tests {
     use std::time::Duration;
 
-    use super::{EjectRule, Ejector, Failure, PoolConfig};
+    use super::{EjectRule, Ejector, PoolConfig};
 
     const SECOND: u64 = 1_000_000_000;
     const RETRY: u64 = 2 * SECOND;
@@ -226,7 +205,7 @@ mod tests {
     }
 
     fn attempt(ejector: &Ejector, shard: usize, now: u64) -> bool {
-        ejector.failed(shard, Failure::Attempt(now), now)
+        ejector.failed(shard, now, now)
     }
 
     #[test]
@@ -248,19 +227,12 @@ mod tests {
         let ejector = ejector(&["a", "b"], 2);
         let end = 60 * SECOND;
         for worker in 0..8 {
-            assert!(!ejector.failed(10, Failure::Loss(SECOND + worker), end + worker));
+            assert!(!ejector.failed(10, SECOND + worker, end + worker));
         }
         let later = end + 10 * SECOND;
-        assert!(
-            !ejector.failed(10, Failure::Loss(SECOND), later),
-            "it was there then"
-        );
-        assert!(
-            !ejector.failed(10, Failure::Loss(end + 9), end + 10),
-            "the same incident"
-        );
-        assert!(!attempt(&ejector, 10, end), "begun before that was known");
-        assert!(ejector.failed(10, Failure::Loss(end + 9), later));
+        assert!(!ejector.failed(10, SECOND, later), "it was there then");
+        assert!(!attempt(&ejector, 10, end), "begun when that was known");
+        assert!(ejector.failed(10, end + 1, later));
     }
 
     #[test]

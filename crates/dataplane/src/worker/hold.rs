@@ -18,7 +18,6 @@ use super::shard::Held;
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::eject::Failure;
 use crate::inflight::{Owner, Pending, SCAN_STEP};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
@@ -57,8 +56,8 @@ impl Worker {
                 return Room::Later; // nobody has looked yet where it is
             }
             // Its name has no address: Twemproxy's word for it, and a failure like any other.
-            let failure = Failure::Attempt(self.now.nanos);
-            self.note_failure(shard, &Loss::Broken("look up", Errno::HOSTDOWN), failure);
+            let loss = Loss::Broken("look up", Errno::HOSTDOWN);
+            self.note_failure(shard, &loss, self.now.nanos);
             return Room::Never(strerror(Errno::HOSTDOWN));
         }
         match self.failing_reason(shard, lane) {

@@ -16,7 +16,6 @@ use super::Worker;
 use super::losses::Loss;
 use super::shard::{Lane, LaneState};
 use crate::backend::{Backend, Phase, Pin};
-use crate::eject::Failure;
 use crate::lane::LaneKey;
 use crate::pool::Servers;
 use crate::reactor::{Handle, Token};
@@ -59,7 +58,7 @@ impl Worker {
             .filter(|lane| matches!(lane.state, LaneState::Down { retry_ms } if self.due(retry_ms)))
             .map(|lane| lane.key)
             .collect();
-        let attempt = Failure::Attempt(self.now.nanos);
+        let attempt = self.now.nanos;
         for key in due {
             self.shards[shard].counters.attempts.add(1);
             match socket::connect(&endpoint) {
@@ -81,7 +80,7 @@ impl Worker {
             .reactor
             .add(backend.socket.as_fd(), token, backend.interest)
         {
-            let attempt = Failure::Attempt(self.now.nanos);
+            let attempt = self.now.nanos;
             return self.lane_failed(shard, key, &Loss::io("watch", &error), attempt);
         }
         self.backends.insert(backend);

@@ -9,7 +9,6 @@ use super::shard::LaneState;
 use crate::backend::{Late, Phase, Pin, Progress};
 use crate::coalesce::Outcome;
 use crate::command::Access;
-use crate::eject::Failure;
 use crate::inflight::{Owner, Pending};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
@@ -95,20 +94,22 @@ impl Worker {
         }
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
-        let failure = match backend.phase {
-            Phase::Connecting => Failure::Attempt(backend.begun),
-            _ => Failure::Loss(backend.begun),
+        // What is sent again was lost before: it is the same incident.
+        let begun = if backend.only_repeats() {
+            0
+        } else {
+            backend.begun
         };
         if self.shards[shard].serves_lane(key, handle) {
             if fixed && made {
                 self.shards[shard].lanes.retain(|lane| lane.key != key);
-                self.note_failure(shard, loss, failure);
+                self.note_failure(shard, loss, begun);
             } else {
-                self.lane_failed(shard, key, loss, failure);
+                self.lane_failed(shard, key, loss, begun);
             }
         } else if backend.phase != Phase::Ending {
             // One that is ending says nothing about the server that the shard has now.
-            self.note_failure(shard, loss, failure);
+            self.note_failure(shard, loss, begun);
         }
         let half_sent = backend.stream.is_some();
         let mut requests = backend.dissolve().into_iter();
@@ -140,28 +141,22 @@ impl Worker {
     }
 
     /// Plans the next attempt to connect a lane, or answers what waits for it if there is none.
-    pub(super) fn lane_failed(
-        &mut self,
-        shard: usize,
-        key: LaneKey,
-        loss: &Loss,
-        failure: Failure,
-    ) {
+    pub(super) fn lane_failed(&mut self, shard: usize, key: LaneKey, loss: &Loss, begun: Nanos) {
         if self.shards[shard].fixed {
             self.shards[shard].lanes.retain(|lane| lane.key != key);
             self.shards[shard].last_loss = loss.reason();
             // Before the server may be ejected for it: what waited for it is not for another one.
             self.answer_waiting(shard, key, loss.reason());
-            return self.note_failure(shard, loss, failure);
+            return self.note_failure(shard, loss, begun);
         }
-        self.note_failure(shard, loss, failure);
+        self.note_failure(shard, loss, begun);
         let retry_ms = self.shards[shard].next_retry(self.now.millis);
         if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Down { retry_ms };
         }
     }
 
-    pub(super) fn note_failure(&mut self, shard: usize, loss: &Loss, failure: Failure) {
+    pub(super) fn note_failure(&mut self, shard: usize, loss: &Loss, begun: Nanos) {
         let counters = &self.shards[shard].counters;
         match loss {
             Loss::Closed => counters.closed.add(1),
@@ -172,7 +167,7 @@ impl Worker {
         counters.connection_errors.add(1);
         self.note_loss(shard, loss.text());
         if !matches!(loss, Loss::Ours(_)) {
-            self.count_failure(shard, failure);
+            self.count_failure(shard, begun);
         }
     }
 
@@ -185,9 +180,9 @@ impl Worker {
     }
 
     /// One more failure of a server that may be ejected for it.
-    fn count_failure(&mut self, shard: usize, failure: Failure) {
+    fn count_failure(&mut self, shard: usize, begun: Nanos) {
         if let Some(ejector) = &self.snapshot.pool_of(shard).ejector
-            && ejector.failed(shard, failure, self.now.nanos)
+            && ejector.failed(shard, begun, self.now.nanos)
         {
             let face = &self.snapshot.routes[shard].face;
             face.ejected_at
@@ -324,8 +319,10 @@ impl Worker {
         }
         self.shards[shard].silent_ms = Some(self.now.millis);
         self.shards[shard].counters.timed_out.add(1);
-        let waited = Nanos::from(self.now.millis.wrapping_sub(sent_ms)) * NANOS_A_MILLI;
-        self.count_failure(shard, Failure::Loss(self.now.nanos.saturating_sub(waited)));
+        // The clock of requests counts milliseconds: who asks again at once has asked within the same one.
+        let waited = u64::from(self.now.millis.wrapping_sub(sent_ms).saturating_sub(1));
+        let begun = self.now.nanos.saturating_sub(waited * NANOS_A_MILLI);
+        self.count_failure(shard, begun);
     }
 
     fn settle_late(&mut self, shard: usize, late: &Late, timeout: u32) {

@@ -26,7 +26,6 @@ use crate::backend::{Backend, Phase, Pin, Progress};
 use crate::client::Gate;
 use crate::coalesce::Outcome;
 use crate::command::{self, Access};
-use crate::eject::Failure;
 use crate::inflight::{Owner, Pending, Slot, WHOLE};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Token};
@@ -192,7 +191,7 @@ impl Worker {
     }
 
     fn pin_failed(&mut self, shard: usize, loss: &Loss) -> Room {
-        self.note_failure(shard, loss, Failure::Attempt(self.now.nanos));
+        self.note_failure(shard, loss, self.now.nanos);
         if self.shards[shard].fixed {
             return Room::Never(loss.reason());
         }
@@ -398,11 +397,7 @@ impl Worker {
             self.answer_waiting(shard, lane, loss.reason());
         }
         if !backend.is_spare() {
-            let failure = match backend.phase {
-                Phase::Connecting => Failure::Attempt(backend.begun),
-                _ => Failure::Loss(backend.begun),
-            };
-            self.note_failure(shard, loss, failure);
+            self.note_failure(shard, loss, backend.begun);
         }
         for (pending, progress, _) in backend.dissolve() {
             let written = progress == Progress::Written;
