@@ -104,7 +104,7 @@ def _scan(endpoint: Endpoint, client: Redis) -> Iterator[list[bytes]]:
 def _ask(endpoint: Endpoint, question: Callable[[], Any]) -> Any:
     from redis import exceptions
 
-    servers = "name the Redis servers themselves: a proxy cannot list the keys behind it"
+    servers = "name the Redis servers themselves: a proxy of another kind cannot list the keys behind it"
     try:
         return question()
     except exceptions.AuthenticationError as error:
