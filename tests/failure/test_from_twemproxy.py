@@ -197,6 +197,7 @@ def sentinels_added_under_load(proxy: NutcrackerProxy) -> list[str]:
 
 
 def accepted(proxy: NutcrackerProxy) -> int:
-    """How many clients ever connected."""
+    """How many clients ever connected: those that are there, and those that have left."""
     with socket.create_connection((LOOPBACK, proxy.stats), timeout=5) as connection, connection.makefile() as line:
-        return int(json.load(line)["redis-cluster"]["accepted"])
+        pool = json.load(line)["redis-cluster"]
+    return sum(pool[name] for name in ("client_connections", "client_eof", "client_err"))
