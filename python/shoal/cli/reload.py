@@ -60,7 +60,8 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
             _show(printer, name, answer, plan=plan)
     if as_json:
         printer.json(answers)
-    return 0
+    would_be_refused = any(change.startswith("refused") for answer in answers for change in answer.get("changes", []))
+    return int(plan and would_be_refused)
 
 
 def _at(admin: str) -> dict[str, Endpoint]:

@@ -62,8 +62,9 @@ impl Worker {
                 "-ERR '{name}' is denied by this pool's settings\r\n"
             ))
         } else if command.guarded && !listed(&config.allow) {
+            let written = name.replace('|', " ");
             Some(format!(
-                "-ERR '{name}' is refused unless the pool allows it: set commands: {{allow: [\"{name}\"]}}\r\n"
+                "-ERR '{name}' is refused unless the pool allows it: set commands: {{allow: [\"{written}\"]}}\r\n"
             ))
         } else {
             None
