@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DIFFERENCES = {
     "reasons": "-t says what is wrong before its verdict, given once; nutcracker repeats its own and gives no reason",
     "describe": "the sentences of -h and -D are our own: they say what ours does and counts, and come from its tables",
-    "more counted": "our figures come after nutcracker's, in the header, each pool and each server",
+    "more counted": "our figures come after nutcracker's in each server",
     "fragments": "nutcracker 0.5.0 never counts them",
     "a failed start": "with -d nutcracker has gone before it knows; ours waits until it serves, and tells the terminal",
     "why it failed": "in the foreground ours says it on the terminal too, not only in the log",
