@@ -41,6 +41,7 @@ LIMIT: Final = "`client_connections` is enforced; nutcracker reads it and does n
 UNIX: Final = "nutcracker counts a connection to a unix socket down when it closes, and never up"
 ORDER: Final = "a client keeps its connection to a server, and so the order of its requests there"
 ONE_INCIDENT: Final = "connections that end together are one failure, for the workers have more than one in any case"
+UNGREETED: Final = "a server that refuses the password or the database gets no request, and its own words say why"
 AUTH_FIRST: Final = "AUTH goes ahead of SELECT, which a server with a password refuses otherwise"
 
 
@@ -76,6 +77,7 @@ def _arity(name: str) -> str:
     return f"ERR wrong number of arguments for '{name}' command"
 
 
+_WRONG_PASSWORD = "ERR greeting refused: -WRONGPASS invalid username-password pair or user is disabled."
 _HELLO_FIRST = (
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> "
     "option can be used to authenticate the client and select the RESP protocol version at the same time"
@@ -377,6 +379,20 @@ DIFFERENCES: Final[dict[str, tuple[Difference, ...]]] = {
     "unix_sockets_on_both_sides": (Difference(UNIX, figures("s0.server_connections 0 1")),),
     "a_unix_socket_without_a_mode": (Difference(UNIX, figures("s0.server_connections 0 1")),),
     "several_connections": (Difference(ORDER, {"of one client": ([0, 1, 2, 0, 1, 2], [0] * 6)}),),
+    "a_server_with_another_password": (
+        Difference(UNGREETED, answers(["OK", "NOAUTH Authentication required."], ["OK", _WRONG_PASSWORD])),
+        Difference(UNGREETED, answers(["NOAUTH Authentication required."], [_WRONG_PASSWORD], "and again")),
+        Difference(
+            UNGREETED, figures("forward_error 0 2, s0.server_err 0 2, s0.server_connections 1 0, s0.responses 2 0")
+        ),
+    ),
+    "a_database_that_is_not_there": (
+        Difference(UNGREETED, answers(["OK"], ["ERR greeting refused: -ERR DB index is out of range"])),
+        Difference(UNGREETED, answers([b"SET a 1"], [], "sent")),
+        Difference(
+            UNGREETED, figures("forward_error 0 1, s0.server_err 0 1, s0.server_connections 1 0, s0.responses 1 0")
+        ),
+    ),
     "a_database_and_a_password": (
         Difference(
             AUTH_FIRST,

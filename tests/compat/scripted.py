@@ -78,6 +78,8 @@ class ScriptedServer:
 
     place: Place
     script: Script = echo
+    welcome: bytes = b"+OK\r\n"
+    """The answer to AUTH and SELECT."""
     requests: list[Request] = field(default_factory=list)
     greetings: list[bytes] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
@@ -146,7 +148,7 @@ class ScriptedServer:
     def _answer(self, connection: socket.socket, number: int, words: Sequence[bytes]) -> bool:
         if words[0].upper() in GREETINGS:
             self.greetings.append(b" ".join(words))
-            connection.sendall(b"+OK\r\n")
+            connection.sendall(self.welcome)
             return True
         with self._lock:
             request = Request(tuple(words), number, len(self.requests))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.compat.numbered import NumberedServers, pool_text, server_line
 from tests.compat.rivals import NOWHERE, NUTCRACKER, SHOAL, START_LIMIT, rival, started
-from tests.compat.scripted import echo
+from tests.compat.scripted import always, echo
 from tests.compat.stage import Scenarios
 from tests.harness import LOOPBACK, Servers, free_port, have, wait_until
 from tests.integration.wire import Wire
@@ -129,6 +129,34 @@ def a_database_and_a_password(stage: Stage) -> Observations:
     client = stage.client()
     answers = client.ask(("AUTH", "secret"), ("GET", "a"))
     return {"answers": answers, "said to the server": stage.servers[0].greetings}
+
+
+@SCENES.play(redis_auth="secret")
+def a_server_without_a_password(stage: Stage) -> Observations:
+    stage.servers[0].welcome = b"-ERR AUTH <password> called without any password configured for the default user.\r\n"
+    return {"answers": stage.client().ask(("AUTH", "secret"), ("GET", "a"))}
+
+
+@SCENES.play(
+    always(b"-NOAUTH Authentication required.\r\n"),
+    echo,
+    redis_auth="secret",
+    auto_eject_hosts="true",
+    server_failure_limit=1,
+    server_retry_timeout=60_000,
+)
+def a_server_with_another_password(stage: Stage) -> Observations:
+    """With ejection, so that it can be seen that its keys stay where they are."""
+    for server in stage.servers:
+        server.welcome = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    client, key = stage.client(), stage.key(0)
+    return {"answers": client.ask(("AUTH", "secret"), ("GET", key)), "and again": client.ask(("GET", key))}
+
+
+@SCENES.play(redis_db=99)
+def a_database_that_is_not_there(stage: Stage) -> Observations:
+    stage.servers[0].welcome = b"-ERR DB index is out of range\r\n"
+    return {"answers": stage.client().ask(("SET", "a", "1")), "sent": stage.servers[0].names()}
 
 
 # ------------------------------------------------------------------------------------------------------------ the start

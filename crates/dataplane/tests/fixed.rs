@@ -450,6 +450,24 @@ fn who_asks_again_at_once_is_timed_out_again() {
 }
 
 #[test]
+fn a_server_that_refuses_the_password_is_not_ejected_for_it() {
+    let scene = Scene::over(&["s0", "s1"], |config| {
+        ejecting(1)(config);
+        config.backend_password = Some("wrong".into());
+    });
+    let key = key_of(&["s0", "s1"], 0);
+    let mut client = scene.client();
+    for _ in 0..2 {
+        client.send(&get(&key));
+        let mut server = scene.master();
+        assert_eq!(server.request(), ["AUTH", "wrong"]);
+        server.send(b"-WRONGPASS invalid\r\n");
+        assert_eq!(client.line(), "-ERR greeting refused: -WRONGPASS invalid");
+    }
+    assert_eq!(scene.plane.stats()[0].ejections, 0);
+}
+
+#[test]
 fn any_reply_forgives_the_failures_before_it() {
     let scene = Scene::new(ejecting(2));
     for _ in 0..3 {

@@ -36,6 +36,8 @@ pub(super) enum Loss {
     Ours(&'static str),
     /// The server said or did what it should not.
     Unfit(String),
+    /// The server answers, but not to this proxy: it refused the password or the database.
+    Refused(String),
 }
 
 impl Loss {
@@ -48,7 +50,7 @@ impl Loss {
         match self {
             Self::Closed => "closed by the server".to_owned(),
             Self::Broken(doing, error) => format!("{doing}: {error}"),
-            Self::Silent(text) | Self::Unfit(text) => text.clone(),
+            Self::Silent(text) | Self::Unfit(text) | Self::Refused(text) => text.clone(),
             Self::Ours(text) => (*text).to_owned(),
         }
     }
@@ -60,7 +62,7 @@ impl Loss {
             Self::Closed => strerror(Errno::CONNRESET),
             Self::Broken(_, error) => strerror(*error),
             Self::Silent(_) => strerror(Errno::TIMEDOUT),
-            Self::Ours(_) | Self::Unfit(_) => self.text(),
+            Self::Ours(_) | Self::Unfit(_) | Self::Refused(_) => self.text(),
         }
     }
 }
@@ -160,13 +162,14 @@ impl Worker {
         let counters = &self.shards[shard].counters;
         match loss {
             Loss::Closed => counters.closed.add(1),
-            Loss::Broken(..) | Loss::Unfit(_) => counters.broken.add(1),
+            Loss::Broken(..) | Loss::Unfit(_) | Loss::Refused(_) => counters.broken.add(1),
             Loss::Silent(_) => counters.timed_out.add(1),
             Loss::Ours(_) => {}
         }
         counters.connection_errors.add(1);
         self.note_loss(shard, loss.text());
-        if !matches!(loss, Loss::Ours(_)) {
+        // Who answers is there: its keys are not for another server.
+        if !matches!(loss, Loss::Ours(_) | Loss::Refused(_)) {
             self.count_failure(shard, begun);
         }
     }

@@ -297,7 +297,7 @@ impl Worker {
         }
         if reply[0] == b'-' && !needs_no_password(reply) {
             let text = String::from_utf8_lossy(reply.trim_ascii_end()).into_owned();
-            return self.lose_backend(handle, &Loss::Unfit(format!("greeting refused: {text}")));
+            return self.lose_backend(handle, &Loss::Refused(format!("greeting refused: {text}")));
         }
         if self
             .backend(handle)
