@@ -55,7 +55,7 @@ CARRIED_OVER = frozenset(
 WITHOUT_EQUIVALENT: Mapping[str, str] = {
     "backlog": "the kernel keeps up to 1024 connections waiting",
     "tcpkeepalive": "idle clients are not probed",
-    "reuseport": "the workers of a proxy share its port anyway",
+    "reuseport": "a port that another process has is in use, and the proxy does not start",
     "preconnect": "a worker connects to a master with the first request for it",
     "server_connections": "each worker has a connection to every master",
     "auto_eject_hosts": "no shard leaves the ring: its requests wait for the failover",

@@ -57,10 +57,11 @@ class Fixed:
 class PoolSpec:
     """What the workers need to know of a pool; sizes in bytes, times in milliseconds.
 
-    `listen` is IP:PORT or an absolute path, which gets `socket_mode`. `password` is what clients must send,
-    `backend_password` what the servers ask for, `database` what a client has that selects none. Each worker has
-    `connections` to every server, for each database and protocol in use. `hold_bytes` counts for the whole process.
-    A `timeout_ms` or `client_connections` of 0 is no limit. `fixed` is None where sentinels are followed.
+    `listen` is IP:PORT or an absolute path, which gets `socket_mode`; with `share_port`, a port that
+    another process shares may be listened on too. `password` is what clients must send, `backend_password` what the
+    servers ask for, `database` what a client has that selects none. Each worker has `connections` to every server, for
+    each database and protocol in use. `hold_bytes` counts for the whole process. A `timeout_ms` or `client_connections`
+    of 0 is no limit. `fixed` is None where sentinels are followed.
     `twemproxy_words` answers AUTH in nutcracker's words. `allow` and `deny` name commands ("command|subcommand" where
     it matters): what is dangerous is refused unless it is allowed, what is denied always.
     """
@@ -85,6 +86,7 @@ class PoolSpec:
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     backlog: int = 1024
+    share_port: bool = False
     keepalive: bool = False
     socket_mode: int | None = None
 

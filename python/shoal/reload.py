@@ -39,6 +39,7 @@ _WORDS = {
     "allow": "commands allowed",
     "deny": "commands denied",
     "backlog": "backlog",
+    "share_port": "sharing of the port",
     "keepalive": "keepalive of clients",
     "socket_mode": "mode of the socket",
 }

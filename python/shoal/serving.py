@@ -171,6 +171,7 @@ def _pool_of_nutcracker(pool: NutcrackerPool, file: str) -> ServedPool:
         timeout_ms=pool.timeout_ms,
         client_connections=pool.client_connections,
         backlog=pool.backlog,
+        share_port=pool.reuseport,
         keepalive=pool.tcpkeepalive,
         socket_mode=None if isinstance(pool.listen, Endpoint) else pool.listen.mode,
     )

@@ -55,6 +55,7 @@ pub(crate) struct PoolSpec {
     allow: Vec<String>,
     deny: Vec<String>,
     backlog: i32,
+    share_port: bool,
     keepalive: bool,
     socket_mode: Option<u32>,
 }
@@ -84,6 +85,7 @@ impl PoolSpec {
             allow: self.allow,
             deny: self.deny,
             backlog: self.backlog,
+            share_port: self.share_port,
             keepalive: self.keepalive,
             socket_mode: self.socket_mode,
             ..PoolConfig::new(&self.name, &self.listen, Vec::new())

@@ -48,6 +48,8 @@ pub struct PoolConfig {
     pub socket_mode: Option<u32>,
     /// Connections that may wait to be accepted.
     pub backlog: i32,
+    /// Whether a port that another process shares is listened on too; otherwise it is in use.
+    pub share_port: bool,
     /// Whether clients that vanish without a word are noticed by keepalive packets.
     pub keepalive: bool,
     /// Name and weight of each shard, in ring order.
@@ -92,6 +94,7 @@ impl PoolConfig {
             listen: listen.to_owned(),
             socket_mode: None,
             backlog: 1024,
+            share_port: false,
             keepalive: false,
             shards,
             hash: HashKind::Fnv1a64,

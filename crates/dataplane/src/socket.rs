@@ -22,8 +22,10 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 pub(crate) fn listen(config: &PoolConfig, workers: usize) -> Result<Vec<OwnedFd>, PlaneError> {
     match config.endpoint()? {
         endpoint @ Endpoint::Tcp(_) => {
-            // SO_REUSEPORT would share the port with whoever has it: a plain bind finds that out.
-            drop(bind(&endpoint, config, false)?);
+            if !config.share_port {
+                // SO_REUSEPORT would share the port with whoever has it: a plain bind finds that out.
+                drop(bind(&endpoint, config, false)?);
+            }
             (0..workers)
                 .map(|_| Ok(bind(&endpoint, config, true)?.into()))
                 .collect()

@@ -636,6 +636,20 @@ fn a_pool_of_twemproxy_answers_auth_in_its_words() {
 }
 
 #[test]
+fn a_port_that_another_process_has_is_in_use_unless_it_is_to_be_shared() {
+    let mut config = pool("p", free_port(), &["a"]);
+    config.share_port = true;
+    let first = Plane::new(vec![config.clone()], 1).expect("a valid configuration");
+    first.start().expect("a free port");
+    let second = Plane::new(vec![config.clone()], 1).expect("a valid configuration");
+    second.start().expect("a port that is shared");
+    config.share_port = false;
+    let third = Plane::new(vec![config], 1).expect("a valid configuration");
+    let taken = third.start().expect_err("it wants the port for itself");
+    assert!(taken.to_string().ends_with("is in use"), "{taken}");
+}
+
+#[test]
 fn both_sides_may_be_unix_sockets() {
     let directory = std::env::temp_dir().join(format!("shoal-unix-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory");
