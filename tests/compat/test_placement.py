@@ -123,6 +123,8 @@ def random_pool(chooser: random.Random, number: int, listen: Place, places: Addr
     hash_name, distribution = RINGS[number % len(RINGS)]
     size = chooser.choice(SIZES)
     dead = chooser.choice((0, 0, 0, 1, 1, 2)) if 3 <= size <= 9 else 0
+    if (hash_name, distribution) == ("crc32", "ketama"):  # where one server has nearly all keys
+        dead = min(dead, 1)
     chosen: list[Place] = [places.live[at] for at in chooser.sample(sorted(places.live), size - dead)]
     chosen += chooser.sample(places.dead, dead)
     chooser.shuffle(chosen)
@@ -137,7 +139,11 @@ def random_pool(chooser: random.Random, number: int, listen: Place, places: Addr
         "server_failure_limit": chooser.choice((1, 2, 3)) if dead else None,
         "server_retry_timeout": 600_000 if dead else None,
     }
-    lines = [server_line(place, chooser.choice(weights), alias) for place, alias in zip(chosen, aliases, strict=True)]
+    lines = [
+        # A dead server has so many keys that both programs come to know that it is.
+        server_line(place, max(weights) if place in places.dead else chooser.choice(weights), alias)
+        for place, alias in zip(chosen, aliases, strict=True)
+    ]
     keys: dict[bytes, None] = dict.fromkeys((b"", b"placeholder"))
     while len(keys) < KEYS:
         keys[random_key(chooser, tag)] = None
