@@ -60,11 +60,13 @@ def test_a_failover_leaves_no_half_transaction(servers: Servers, how: str) -> No
     told, over = Told(), threading.Event()
     with ThreadPoolExecutor(6) as threads:
         clients = [threads.submit(transact, proxy, told, over, watch=bool(n % 2)) for n in range(6)]
-        wait_until(lambda: len(told.done) > 200, 10, "transactions")
-        lost_at = time.monotonic()
-        getattr(stack.masters["a"], how)()
-        wait_until(lambda: told.done[-1] > lost_at + 1.5, 20, "transactions on the new master")
-        over.set()
+        try:
+            wait_until(lambda: len(told.done) > 200, 10, "transactions")
+            lost_at = time.monotonic()
+            getattr(stack.masters["a"], how)()
+            wait_until(lambda: told.done[-1] > lost_at + 1.5, 20, "transactions on the new master")
+        finally:
+            over.set()
         for client in clients:
             client.result()
     assert len(told.errors) == told.indoubt <= len(clients), told.errors
