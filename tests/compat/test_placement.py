@@ -121,7 +121,7 @@ def random_key(chooser: random.Random, tag: str | None) -> bytes:
 
 def random_pool(chooser: random.Random, number: int, listen: Place, places: Addresses) -> RandomPool:
     hash_name, distribution = RINGS[number % len(RINGS)]
-    size = chooser.choice(SIZES)
+    size = SIZES[number % len(SIZES)]
     dead = chooser.choice((0, 0, 0, 1, 1, 2)) if 3 <= size <= 9 else 0
     if (hash_name, distribution) == ("crc32", "ketama"):  # where one server has nearly all keys
         dead = min(dead, 1)
