@@ -18,7 +18,9 @@ import os
 import resource
 import signal
 import time
+import traceback
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoal.admin import AdminServer, PoolFace, Subject
@@ -267,8 +269,10 @@ class Daemon:
             except ShoalError as error:
                 self._refused(wish, error)
             except Exception as error:  # noqa: BLE001  a bug in a reload must not end a proxy that serves
-                what = f"the reload failed, and nothing has changed: {type(error).__name__}: {error}"
-                self._refused(wish, ShoalError(what, hint="this is a bug in Shoal: please report it"))
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                what = f"the reload broke off at {Path(at.filename).name}:{at.lineno}: {type(error).__name__}: {error}"
+                hint = "this is a bug in Shoal: please report it; restart the proxy if it does not serve what it should"
+                self._refused(wish, ShoalError(what, hint=hint))
             else:
                 if not wish.done.done():
                     wish.done.set_result(found)
