@@ -198,7 +198,7 @@ def _pool(pool: PoolFace, now_ns: int, stats: Mapping[str, Any]) -> dict[str, An
         "hash": pool.hash,
         "distribution": pool.distribution,
         "lease": None if pool.lease is None else pool.lease.value,
-        "clients": stats.get("clients", 0),
+        **{name: stats.get(name, 0) for name in ("clients", "accepted", "refused", "protocol_errors", "overflowed")},
         "shards": {
             shard: _fixed(shards.get(shard, {}))
             if view is None or pool.lease is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -53,12 +54,29 @@ def test_it_says_what_it_serves(servers: Servers, stack: Stack) -> None:
     _, told = ask(proxy, "/api/v1/topology")
     assert told["node"] == PROXY
     assert told["pid"] == proxy.pid
-    shards = told["pools"]["trial"]["shards"]
+    pool = told["pools"]["trial"]
+    assert (pool["refused"], pool["protocol_errors"], pool["overflowed"]) == (0, 0, 0)
+    shards = pool["shards"]
     assert {name: shard["endpoint"] for name, shard in shards.items()} == {
         name: f"{LOOPBACK}:{server.port}" for name, server in stack.masters.items()
     }
     assert all(shard["writable"] and 0 < shard["lease_ms"] <= 1150 for shard in shards.values())
     assert all(sentinel["reachable"] and sentinel["last_seen_ms"] < 500 for sentinel in told["sentinels"])
+
+
+def test_it_counts_the_clients_that_make_no_sense(servers: Servers, stack: Stack) -> None:
+    proxy = start_proxy(servers, stack)
+    accepted = ask(proxy, "/api/v1/topology")[1]["pools"]["trial"]["accepted"]
+    with socket.create_connection((LOOPBACK, proxy.port)) as client:
+        client.sendall(b"*1\r\n:nonsense\r\n")
+        client.settimeout(5)
+        assert client.recv(100).startswith(b"-ERR Protocol error")
+
+    def told() -> bool:
+        pool = ask(proxy, "/api/v1/topology")[1]["pools"]["trial"]
+        return (pool["protocol_errors"], pool["accepted"] > accepted) == (1, True)
+
+    wait_until(told, 5, "the client to be counted")
 
 
 def test_a_shard_without_a_master_is_not_ready_and_the_proxy_stays_healthy(servers: Servers, stack: Stack) -> None:
