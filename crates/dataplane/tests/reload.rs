@@ -3,7 +3,7 @@
 mod scene;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use dataplane::plane::Plane;
 use dataplane::pool::{PoolConfig, Servers};
 use dataplane::snapshot::RouteSpec;
 use scene::{
-    A_WHILE, Master, SOON, Scene, Wire, client_at, free_port, get, huge, key_of, pool, set,
+    A_WHILE, Master, SOON, Scene, Wire, client_at, fixed, free_port, get, huge, key_of, pool, set,
 };
 
 fn reload(plane: &Plane, epoch: u64, configs: Vec<PoolConfig>, masters: &[&Master]) {
@@ -20,11 +20,9 @@ fn reload(plane: &Plane, epoch: u64, configs: Vec<PoolConfig>, masters: &[&Maste
     plane.reload(configs, epoch, &routes).expect("a reload");
 }
 
-fn fixed(mut config: PoolConfig) -> PoolConfig {
-    config.servers = Servers::Fixed {
-        preconnect: false,
-        eject: None,
-    };
+fn fixed_pool(listen: SocketAddr, shards: &[&str]) -> PoolConfig {
+    let mut config = pool("p", listen, shards);
+    fixed(&mut config);
     config
 }
 
@@ -89,12 +87,12 @@ fn what_waits_for_a_shard_that_goes_is_looked_at_again() {
 
 #[test]
 fn a_fixed_server_that_moves_answers_what_it_has_and_gets_nothing_new() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let mut client = scene.client();
     client.send(&set("k", "1"));
     let mut old = scene.master();
     assert_eq!(old.request(), ["SET", "k", "1"]);
-    let (new, config) = (Master::new(), fixed(pool("p", scene.listen, &["a"])));
+    let (new, config) = (Master::new(), fixed_pool(scene.listen, &["a"]));
     reload(&scene.plane, 2, vec![config], &[&new]);
     scene.acked(2);
     client.send(&get("k"));
@@ -109,7 +107,7 @@ fn a_fixed_server_that_moves_answers_what_it_has_and_gets_nothing_new() {
 
 #[test]
 fn sentinels_may_be_followed_from_now_on_without_a_connection_lost() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let mut client = scene.client();
     client.send(&get("k"));
     let mut server = scene.master();
@@ -199,7 +197,7 @@ fn a_pool_that_comes_back_has_its_counters() {
 
 #[test]
 fn what_has_not_left_for_the_old_server_goes_to_the_new_one() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let (mut first, mut second) = (scene.client(), scene.client());
     first.send(&set("k", &huge()));
     let mut old = scene.master();
@@ -225,14 +223,14 @@ fn what_has_not_left_for_the_old_server_goes_to_the_new_one() {
 
 #[test]
 fn half_a_write_is_cut_off_once_what_went_before_it_is_answered() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let (mut first, mut second) = (scene.client(), scene.client());
     first.send(&get("k"));
     let mut old = scene.master();
     assert_eq!(old.request(), ["GET", "k"]);
     second.send(&set("k", &huge()));
     old.begins();
-    let (new, config) = (Master::new(), fixed(pool("p", scene.listen, &["a"])));
+    let (new, config) = (Master::new(), fixed_pool(scene.listen, &["a"]));
     reload(&scene.plane, 2, vec![config], &[&new]);
     scene.acked(2);
     let (bytes, ended) = old.drain();
@@ -258,7 +256,7 @@ fn what_waited_for_a_shard_that_goes_finds_the_others_where_they_are_now() {
     let mut client = scene.client();
     client.send(&set(&key, "1"));
     scene.wait("the write is held", |shard| shard.totals.held_requests == 1);
-    let config = fixed(pool("p", scene.listen, &["b"]));
+    let config = fixed_pool(scene.listen, &["b"]);
     reload(&scene.plane, 2, vec![config], &[&new]);
     let mut next = new.connection();
     assert_eq!(next.request(), ["SET", &key, "1"]);
@@ -267,7 +265,7 @@ fn what_waited_for_a_shard_that_goes_finds_the_others_where_they_are_now() {
 
 #[test]
 fn what_the_old_server_refuses_goes_to_the_new_one_on_the_connection_there_is() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let mut client = scene.client();
     client.send(&set("k", "1"));
     let mut old = scene.master();
@@ -301,9 +299,9 @@ fn half_a_reply(scene: &Scene) -> (Wire, Wire, String) {
 
 #[test]
 fn a_connection_whose_last_reply_is_long_closes_with_it() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let (mut client, mut old, rest) = half_a_reply(&scene);
-    let (new, config) = (Master::new(), fixed(pool("p", scene.listen, &["a"])));
+    let (new, config) = (Master::new(), fixed_pool(scene.listen, &["a"]));
     reload(&scene.plane, 2, vec![config], &[&new]);
     scene.acked(2);
     old.send(rest.as_bytes());
@@ -393,12 +391,12 @@ fn a_pool_that_came_and_went_while_a_worker_was_busy_does_not_listen() {
 
 #[test]
 fn a_removed_server_that_closes_is_not_connected_again() {
-    let scene = Scene::new(|config| *config = fixed(config.clone()));
+    let scene = Scene::new(fixed);
     let mut client = scene.client();
     client.send(&get("k"));
     let mut old = scene.master();
     assert_eq!(old.request(), ["GET", "k"]);
-    let (new, config) = (Master::new(), fixed(pool("p", scene.listen, &["b"])));
+    let (new, config) = (Master::new(), fixed_pool(scene.listen, &["b"]));
     reload(&scene.plane, 2, vec![config], &[&new]);
     scene.acked(2);
     old.to.shutdown(Shutdown::Both).expect("an open socket");

@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dataplane::endpoint::Endpoint;
 use dataplane::hash::HashKind;
 use dataplane::plane::{Plane, ShardStats};
-use dataplane::pool::PoolConfig;
+use dataplane::pool::{PoolConfig, Servers};
 use dataplane::ring::{Distribution, Ring};
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
 
@@ -162,6 +163,49 @@ pub fn pool(name: &str, listen: SocketAddr, shards: &[&str]) -> PoolConfig {
     config.hold_timeout = SOON;
     config.hold_bytes = 256 << 20;
     config
+}
+
+/// As with Twemproxy: servers are where the file says.
+pub fn fixed(config: &mut PoolConfig) {
+    config.servers = Servers::Fixed {
+        preconnect: false,
+        eject: None,
+    };
+}
+
+/// A plane over servers at these endpoints, of which nobody may listen on some.
+pub fn plane_over(
+    endpoints: &[Option<Endpoint>],
+    change: impl Fn(&mut PoolConfig),
+) -> (Plane, Wire) {
+    let (plane, client) = plane_of(endpoints.len(), change);
+    plane
+        .apply(1, &routes(endpoints))
+        .expect("a first snapshot");
+    (plane, client)
+}
+
+/// A plane over so many servers that has not been told yet where they are.
+pub fn plane_of(servers: usize, change: impl Fn(&mut PoolConfig)) -> (Plane, Wire) {
+    let listen = free_port();
+    let names: Vec<String> = (0..servers).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut config = pool("p", listen, &names);
+    fixed(&mut config);
+    change(&mut config);
+    let plane = Plane::new(vec![config], 1).expect("a valid configuration");
+    plane.start().expect("a free port");
+    (plane, client_at(listen))
+}
+
+pub fn routes(endpoints: &[Option<Endpoint>]) -> Vec<RouteSpec> {
+    endpoints
+        .iter()
+        .map(|endpoint| RouteSpec {
+            endpoint: endpoint.clone(),
+            lease_until: NO_LEASE_NEEDED,
+        })
+        .collect()
 }
 
 /// A key that belongs to the n-th of these shards.
