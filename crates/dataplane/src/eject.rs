@@ -1,11 +1,12 @@
 //! Ejection: a server that fails leaves the ring for a while, as Twemproxy does it.
 //!
 //! ```text
-//!            failure, fewer than the limit          any good reply
-//!          ┌───────────┐                        ┌────────────────────┐
-//!   live ──┴► counted ─┴─ the limit is reached ─► ejected            │
-//!     ▲                                             │ retry_timeout  │
-//!     └─────────────────────────────────────────────┴────────────────┘
+//!            failure                 failures reach the limit
+//!   live ─────────────────► counted ────────────────────────► ejected
+//!    ▲ ▲       any reply       │                                 │
+//!    │ └───────────────────────┘                                 │
+//!    └───────────────────────────────────────────────────────────┘
+//!                           retry_timeout
 //! ```
 //! The state is one for all workers, who learn of a change by its version, looked at once a round.
 //! While a server is ejected its keys belong to the others: only pools of which the configuration asks
@@ -131,7 +132,7 @@ impl Ejector {
         self.ids.iter().position(|&id| id == shard)
     }
 
-    /// Notes a good reply of a shard's server.
+    /// Notes a reply of a shard's server.
     pub(crate) fn answered(&self, shard: usize) {
         if let Some(place) = self.place(shard)
             && self.failures[place].load(Ordering::Relaxed) != 0
