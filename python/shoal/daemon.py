@@ -243,7 +243,7 @@ class Daemon:
     # ------------------------------------------------------------------------------------------------ reload
 
     async def reload(self, *, plan: bool, allow_remap: bool) -> list[str]:
-        """Read the file again and serve what it says; gives what that changes. A ShoalError says why it was not done."""
+        """Read the file again and serve what it says; gives what that changes. A ShoalError says why it does not."""
         wish = self._wish(plan=plan, allow_remap=allow_remap)
         return await wish.done
 
