@@ -155,12 +155,14 @@ def _others_untouched(evidence: Evidence) -> Promise:
     requests = [one for shard in evidence.others() for one in evidence.attempts[shard]]
     bad = [one for one in requests if one.outcome is not Outcome.OK]
     since = [one for one in requests if one.ended >= evidence.killed_at]
-    raw = max((one.took for one in since), default=0.0)
+    longest = max(since, key=lambda one: one.took, default=None)
+    raw = longest.took if longest else 0.0
     slow = (one for one in since if one.took > UNTOUCHED_WITHIN)  # of the others no wait has to be taken away
     slowest = max((_excess(evidence, one) for one in slow), default=0.0)
     detail = f"{len(since)} requests after the kill, {len(bad)} errors, slowest {raw * 1000:.1f} ms"
-    if raw > UNTOUCHED_WITHIN:
-        detail += f" ({slowest * 1000:.1f} ms without waits for a processor)"
+    if longest and raw > UNTOUCHED_WITHIN:
+        detail += f", sent {longest.started - evidence.killed_at:.2f} s after the kill"
+        detail += f" ({slowest * 1000:.1f} ms without waits for a processor or the disk)"
     if bad:
         detail += f": {_some(sorted({one.error for one in bad}))}"
     kept = bool(since) and not bad and slowest <= UNTOUCHED_WITHIN

@@ -1,8 +1,9 @@
 """Times in which the machine itself stood still: what must not be blamed on the proxy.
 
-Owns: a client that asks one server again and again, past the proxy, and the kernel's own count of how long the threads
-that carry requests were ready to run without a processor to run on. Rule: it is a witness for the defence only; it
-explains a slow request that overlaps a stall, it never excuses an error.
+Owns: a client that asks one server again and again, past the proxy, and the kernel's own word on the threads that carry
+requests: how long they were ready to run without a processor to run on, and whether they wait for the disk (a page of
+the program that was put out of memory and is read again; none of them opens a file). Rule: it is a witness for the
+defence only; it explains a slow request that overlaps a stall, it never excuses an error.
 Called by the demonstration and by the failure tests.
 """
 
@@ -27,10 +28,11 @@ STALLED = 0.003
 NS = 1_000_000_000
 
 Waits = dict[int, dict[str, int]]
+WAITS_FOR_DISK = b"D"
 
 
 class StallWatch:
-    """While open, `seen` grows by every time in which a PING, a short sleep, or one of `pids` was kept waiting."""
+    """While open, `seen` grows by every time in which a PING, a short sleep, or a thread of `pids` was kept waiting."""
 
     def __init__(self, address: tuple[str, int], pids: Sequence[int] = (), password: str | None = None) -> None:
         self.seen: list[Stall] = []
@@ -58,7 +60,8 @@ class StallWatch:
             self._client.ping()
             ended = time.monotonic()
             before, waited = waited, self._waits()
-            lost = max(_queued(before, waited), ended - started - INTERVAL)
+            on_disk = ended - started if self._anyone_waits_for_disk() else 0.0
+            lost = max(_queued(before, waited), ended - started - INTERVAL, on_disk)
             if lost > STALLED:
                 self.seen.append(Stall(started, max(ended, started + lost), lost))
 
@@ -70,6 +73,15 @@ class StallWatch:
                 for task in Path(f"/proc/{pid}/task").iterdir():
                     of_pid[task.name] = int((task / "schedstat").read_text().split()[1])
         return waits
+
+    def _anyone_waits_for_disk(self) -> bool:
+        for pid in self._pids:
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    after_the_name = (task / "stat").read_bytes().rpartition(b")")[2]
+                    if after_the_name.split()[0] == WAITS_FOR_DISK:
+                        return True
+        return False
 
 
 def _queued(before: Waits, after: Waits) -> float:

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 ODD_PASSWORD = r"#p\x41a#w\o{}$é%~:,;<>|&`("
 NO_RETRY = Retry(NoBackoff(), 0)
-ONE_SHARD: dict[str, Any] = {"shards": {"a": {"replicas": 1}}, "sentinel": {"nodes": 3, "down_after": "1s"}}
+# With 1 s, and no supervisor to shorten their ping period, sentinels may take the master that they have just promoted
+# for dead, and make the old one master again.
+ONE_SHARD: dict[str, Any] = {"shards": {"a": {"replicas": 1}}, "sentinel": {"nodes": 3, "down_after": "1200ms"}}
 
 
 @dataclass
