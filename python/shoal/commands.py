@@ -97,6 +97,19 @@ SSCAN, HSCAN and ZSCAN go to their key's shard with the server's own cursor, and
 from before a failover may miss elements of a large collection afterwards. Begin such a scan again after an error or a
 reconnection, or read the collection whole.
 
+## Commands that wait
+
+BLPOP and its kin, and XREAD and XREADGROUP with BLOCK, wait on a connection to their shard that is the client's own
+meanwhile: nobody else waits with it. The keys of one such request are on one shard, as for every command. A client
+that leaves takes its request with it, so nothing is popped for nobody. The pool's `timeout` is for requests that do
+not wait, and counts for none of these.
+
+When the shard's master is replaced, a request that waits and certainly was not executed (it had not been sent, or the
+old master sent it away as a replica) waits on at the new master, with what is left of its time, and its client sees
+nothing of it; one that only reads does so in every case. If the connection is lost while one waits that pops or moves,
+the client gets `-INDOUBT`: an element may have been taken and its reply lost, as when one Redis dies. Its time passes
+also while it is held; then it is answered nil. Up to 4096 connections of a proxy are clients' own at a time.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -123,6 +136,7 @@ _MERGES = {
 }
 _ROUTES = {
     "Single": "the shard of its keys",
+    "Blocking": "the shard of its keys, where it may wait",
     "Any": "any one shard",
     "Scan": "one shard after the other",
     "Local": "the proxy itself",

@@ -43,7 +43,9 @@ pub(crate) enum Pin {
     Shared,
     /// That of one client, which watches keys on it.
     Client,
-    /// The next client's that watches keys.
+    /// That of one client, whose request may wait there for long.
+    Blocked,
+    /// The next client's.
     Nobody,
 }
 
@@ -296,7 +298,7 @@ impl Backend {
         front.is_some_and(|front| front.bytes as usize <= self.written)
     }
 
-    /// Nobody has it, and the next client that watches keys may.
+    /// Nobody has it, and the next client may.
     pub(crate) fn is_spare(&self) -> bool {
         self.pin == Pin::Nobody && self.phase == Phase::Ready
     }

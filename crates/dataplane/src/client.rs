@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::blocking::Blocking;
 use crate::buffer::ByteQueue;
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
@@ -67,6 +68,8 @@ pub(crate) struct Client {
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
+    /// Its last request that could wait at a server.
+    pub(crate) blocking: Option<Box<Blocking>>,
 }
 
 impl Client {
@@ -100,6 +103,7 @@ impl Client {
             name: None,
             transaction: None,
             watch: None,
+            blocking: None,
         }
     }
 
@@ -146,11 +150,26 @@ impl Client {
         self.held > 0 || matches!(self.gate, Gate::Parked { .. })
     }
 
+    /// The connection that it keeps for a request that is not sent yet.
+    pub(crate) fn own_to_come(&self) -> Option<Handle> {
+        let blocking = self.blocking.as_ref().filter(|waits| !waits.is_sent());
+        let watch = self.watch.as_ref().filter(|watch| !watch.armed);
+        blocking
+            .and_then(|waits| waits.backend)
+            .or(watch.map(|watch| watch.backend))
+    }
+
+    /// Its request waits at a server: if it leaves, that must end.
+    pub(crate) fn blocks(&self) -> bool {
+        let waits = self.blocking.as_ref();
+        waits.is_some_and(|waits| waits.sequence.is_some_and(|it| self.slots.is_head(it)))
+    }
+
     /// What the socket should be watched for in this state.
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
             Gate::Open if !self.closing => Interest::READ,
-            _ if self.is_held() && !self.ended => Interest::PEER_CLOSED,
+            _ if (self.is_held() || self.blocks()) && !self.ended => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };
         read.and_write(!self.output.is_empty())

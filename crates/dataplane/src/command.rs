@@ -58,6 +58,8 @@ pub enum Repeat {
 pub enum RouteKind {
     /// To the shard of its keys, which must be one: else CROSSSLOT.
     Single,
+    /// The same, on a connection of the client's own if it waits there.
+    Blocking(Wait),
     /// Cut by shard, the replies merged.
     Split(Merge),
     /// To every shard as it is, the replies merged.
@@ -75,6 +77,17 @@ pub enum RouteKind {
     Local(LocalCommand),
     /// Refused; the text is a clause that says why.
     Unsupported(&'static str),
+}
+
+/// Where a command that waits says for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Seconds, the last argument.
+    Last,
+    /// Seconds, the first argument.
+    First,
+    /// Milliseconds behind BLOCK; without that it does not wait: XREAD.
+    Option,
 }
 
 /// How the replies of several shards become one.

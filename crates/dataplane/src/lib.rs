@@ -10,6 +10,7 @@
 //! follows one request through these files.
 
 mod backend;
+mod blocking;
 mod buffer;
 mod client;
 mod coalesce;

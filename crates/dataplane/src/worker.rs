@@ -12,6 +12,7 @@
 //! writes, `renew` moves to a new snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
+mod blocking;
 mod dispatch;
 mod every;
 mod flush;

@@ -67,7 +67,7 @@ fn the_table_is_sorted_and_names_nothing_twice() {
 fn what_is_sent_to_a_shard_has_keys_and_what_is_answered_here_has_none() {
     for command in COMMANDS {
         match command.route {
-            RouteKind::Single | RouteKind::Split(_) => {
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Blocking(_) => {
                 assert_ne!(command.keys, Keys::None, "{}", command.name);
             }
             RouteKind::Family(rows) => {

@@ -108,7 +108,7 @@ impl Command {
                 self.counted(&request, usize::from(at), usize::from(step), errors, out)
             }
             Keys::Subcommand(names) => self.behind_subcommand(&request, names, out),
-            Keys::Streams => self.streams(&request, out),
+            Keys::Streams => streams(&request, out),
             Keys::Sort => self.sort(&request, out),
             Keys::GeoRadius { options } => georadius(&request, usize::from(options), out),
         }
@@ -202,39 +202,6 @@ impl Command {
         }
     }
 
-    fn streams(&self, request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
-        let mut at = 1;
-        while at < request.len() {
-            at += match request.option(at) {
-                b"BLOCK" => {
-                    return Err(KeyError::Refused(
-                        self.name,
-                        "with BLOCK: blocking commands come in a later release",
-                    ));
-                }
-                b"COUNT" => 2,
-                b"GROUP" => 3,
-                b"NOACK" => 1,
-                b"STREAMS" => {
-                    let behind = request.len() - at - 1;
-                    if behind == 0 {
-                        return Err(SYNTAX);
-                    }
-                    if !behind.is_multiple_of(2) {
-                        return Err(KeyError::Invalid(
-                            "Unbalanced XREAD list of streams: for each stream key an ID or '$' \
-                             must be specified.",
-                        ));
-                    }
-                    out.extend((at + 1..).take(behind / 2).map(|at| at as u32));
-                    return Ok(());
-                }
-                _ => return Err(SYNTAX),
-            };
-        }
-        Err(SYNTAX)
-    }
-
     fn sort(&self, request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
         out.push(1);
         let mut at = 2;
@@ -264,6 +231,33 @@ impl Command {
         }
         Ok(())
     }
+}
+
+fn streams(request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let mut at = 1;
+    while at < request.len() {
+        at += match request.option(at) {
+            b"BLOCK" | b"COUNT" => 2,
+            b"GROUP" => 3,
+            b"NOACK" => 1,
+            b"STREAMS" => {
+                let behind = request.len() - at - 1;
+                if behind == 0 {
+                    return Err(SYNTAX);
+                }
+                if !behind.is_multiple_of(2) {
+                    return Err(KeyError::Invalid(
+                        "Unbalanced XREAD list of streams: for each stream key an ID or '$' \
+                         must be specified.",
+                    ));
+                }
+                out.extend((at + 1..).take(behind / 2).map(|at| at as u32));
+                return Ok(());
+            }
+            _ => return Err(SYNTAX),
+        };
+    }
+    Err(SYNTAX)
 }
 
 fn georadius(request: &Arguments<'_>, options: usize, out: &mut Vec<u32>) -> Result<(), KeyError> {

@@ -85,7 +85,9 @@ impl Worker {
         match command.route {
             RouteKind::Local(local) => self.queue_local(handle, command, local, request),
             RouteKind::Unsupported(why) => self.abort(handle, &dispatch::unsupported(command, why)),
-            RouteKind::Single | RouteKind::Split(_) => self.queue_keys(handle, command, request),
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Blocking(_) => {
+                self.queue_keys(handle, command, request)
+            }
             RouteKind::Every(_) | RouteKind::Any | RouteKind::Family(_) | RouteKind::Lone(_)
                 if self.snapshot.pools[pool].shards.len() == 1 =>
             {
