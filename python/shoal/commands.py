@@ -110,6 +110,14 @@ nothing of it; one that only reads does so in every case. If the connection is l
 the client gets `-INDOUBT`: an element may have been taken and its reply lost, as when one Redis dies. Its time passes
 also while it is held; then it is answered nil. Up to 4096 connections of a proxy are clients' own at a time.
 
+## WAIT
+
+WAIT and WAITAOF ask every shard that the client has written to since its last one (or, if it has written nothing since,
+those of the last one; all shards, if it never wrote), on a connection of their own, and answer the least. If one of
+these shards has had another master since the write, that is an error: the write may be lost, whatever the new master's
+replicas have. They need SPUBLISH on the servers (Redis 7.0): what is to be waited for is marked with a message to the
+shard channel `__shoal:wait`.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -124,7 +132,7 @@ _MERGES = {
     "Least": "the least",
     "Chain": "all elements",
     "Union": "equal elements once",
-    "Each": "1 where all say 1",
+    "Each": "place by place the least",
     "Draw": "one of them drawn",
     "Same": "must be alike",
     "Settings": "each setting's value, or each shard's",
@@ -196,6 +204,8 @@ def _route(row: CommandRow) -> str:
             return f"the shard of a pool with one; else refused: {detail}"
         case "Split":
             return f"split by shard, {_MERGES[detail]}"
+        case "Wait":
+            return f"the shards that the client wrote to, {_MERGES[detail]}"
         case "Every":
             return f"every shard, {_MERGES[detail]}"
         case _:

@@ -127,6 +127,8 @@ pub(crate) struct Backend {
     pub(crate) run: Run,
     /// Clients of whom a request was refused here.
     pub(crate) refused: HashSet<Handle>,
+    /// What the server answered to the mark before a WAIT, if that is an error.
+    pub(crate) mark_refused: Option<Box<[u8]>>,
     output: ByteQueue,
     written: usize,
     /// Requests in `output` of which something is unwritten and which change data.
@@ -162,6 +164,7 @@ impl Backend {
             stalled: false,
             run: Run::Unasked,
             refused: HashSet::new(),
+            mark_refused: None,
             output: ByteQueue::default(),
             written: 0,
             unwritten_writes: 0,
@@ -412,6 +415,12 @@ impl Backend {
         self.expired = self.expired.min(keep);
         self.wrote(0);
         taken
+    }
+
+    /// A request of this client is unanswered here.
+    pub(crate) fn is_waited_for(&self, by: Handle) -> bool {
+        let of = |pending: &Pending| matches!(pending.owner, Owner::Client { client, .. } if client == by);
+        self.fifo.iter().any(of)
     }
 
     /// Everything that has no reply, with its bytes and how far it came, oldest first; the

@@ -21,23 +21,33 @@ pub(crate) struct Blocking {
     pub(crate) since: Nanos,
     /// When it is over; `None` if it has no end, or if the server will refuse its timeout.
     pub(crate) until: Option<Nanos>,
-    pub(crate) shard: usize,
-    /// The connection that is the client's for it.
-    pub(crate) backend: Option<Handle>,
+    /// The connections that are the client's for it, each with its shard.
+    pub(crate) own: Vec<(usize, Handle)>,
     /// The slot that waits for its answer, once it is at the server.
     pub(crate) sequence: Option<u32>,
 }
 
 impl Blocking {
-    pub(crate) fn new(since: Nanos, timeout_ms: Option<u64>, shard: usize) -> Self {
+    pub(crate) fn new(since: Nanos, timeout_ms: Option<u64>) -> Self {
         let until = timeout_ms.map(|it| since.saturating_add(it.saturating_mul(NANOS_A_MILLI)));
         Self {
             since,
             until,
-            shard,
-            backend: None,
+            own: Vec::new(),
             sequence: None,
         }
+    }
+
+    /// The connection to this shard.
+    pub(crate) fn own_at(&self, shard: usize) -> Option<Handle> {
+        let mut own = self.own.iter();
+        own.find_map(|&(at, backend)| (at == shard).then_some(backend))
+    }
+
+    /// Notes the connection to this shard.
+    pub(crate) fn keep(&mut self, shard: usize, backend: Handle) {
+        self.own.retain(|&(at, _)| at != shard);
+        self.own.push((shard, backend));
     }
 
     /// It was sent, so another request of the client that blocks is a new one.

@@ -7,12 +7,14 @@ use std::os::fd::OwnedFd;
 
 use crate::blocking::Blocking;
 use crate::buffer::ByteQueue;
+use crate::command::Access;
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
 use crate::transaction::{Transaction, Watch};
+use crate::writes::Writes;
 
 /// Whether a client's next request may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +72,7 @@ pub(crate) struct Client {
     pub(crate) watch: Option<Box<Watch>>,
     /// Its last request that could wait at a server.
     pub(crate) blocking: Option<Box<Blocking>>,
+    pub(crate) writes: Writes,
 }
 
 impl Client {
@@ -104,6 +107,7 @@ impl Client {
             transaction: None,
             watch: None,
             blocking: None,
+            writes: Writes::default(),
         }
     }
 
@@ -150,12 +154,21 @@ impl Client {
         self.held > 0 || matches!(self.gate, Gate::Parked { .. })
     }
 
+    /// What it sends to these shards may change data.
+    pub(crate) fn note_writes(&mut self, access: Access, shards: &[usize]) {
+        if access == Access::Write {
+            for &shard in shards {
+                self.writes.note(shard);
+            }
+        }
+    }
+
     /// The connection that it keeps for a request that is not sent yet.
     pub(crate) fn own_to_come(&self) -> Option<Handle> {
         let blocking = self.blocking.as_ref().filter(|waits| !waits.is_sent());
         let watch = self.watch.as_ref().filter(|watch| !watch.armed);
         blocking
-            .and_then(|waits| waits.backend)
+            .and_then(|waits| waits.own.last().map(|&(_, backend)| backend))
             .or(watch.map(|watch| watch.backend))
     }
 

@@ -73,6 +73,8 @@ pub enum RouteKind {
     Scan,
     /// By its subcommand: rows of their own, called `command|subcommand`. Without one, to any shard.
     Family(&'static [Command]),
+    /// To the shards that the client has written to, the replies merged: WAIT.
+    Wait(Merge),
     /// Answered by the proxy.
     Local(LocalCommand),
     /// Refused; the text is a clause that says why.
@@ -99,13 +101,13 @@ pub enum Merge {
     Sum,
     /// `+OK` if all are: MSET, FLUSHALL.
     Ok,
-    /// The least integer: LASTSAVE.
+    /// The least integer: LASTSAVE, WAIT.
     Least,
     /// The elements of all, one shard's behind the other's: KEYS.
     Chain,
     /// The elements of all, equal ones once: FUNCTION LIST.
     Union,
-    /// Place by place 1 where every shard says 1: SCRIPT EXISTS.
+    /// Place by place the least: SCRIPT EXISTS, where 1 is yes, and WAITAOF.
     Each,
     /// One of those that are not null, drawn: RANDOMKEY.
     Draw,

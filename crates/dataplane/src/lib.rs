@@ -33,3 +33,4 @@ mod socket;
 mod stats;
 mod transaction;
 mod worker;
+mod writes;

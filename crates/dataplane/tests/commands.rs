@@ -189,16 +189,8 @@ fn keys_are_where_the_server_looks_for_them() {
 }
 
 #[test]
-fn what_would_block_or_read_other_shards_is_refused() {
+fn what_would_read_other_shards_is_refused() {
     for (request, why) in [
-        (
-            "xread block 0 streams a $",
-            "'xread' is not supported by Shoal with BLOCK",
-        ),
-        (
-            "xreadgroup group g c block 5 streams a >",
-            "'xreadgroup' is not supported by Shoal with BLOCK",
-        ),
         (
             "sort a by w_*",
             "'sort' is not supported by Shoal with a pattern",

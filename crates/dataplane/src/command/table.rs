@@ -13,8 +13,6 @@ use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, Wait}
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const PUBSUB: &str = "publish and subscribe come in a later release";
-const WAITS: &str = "it waits for the writes of one connection, and connections are shared; \
-                     a later release brings it";
 pub(super) const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
 pub(super) const ADMIN: &str = "it administers one server: connect to that server";
 const REPLICATION: &str = "replication is not a client's to change";
@@ -271,8 +269,8 @@ pub static COMMANDS: &[Command] = &[
     split(write("unlink", -2, ALL), Merge::Sum),
     refused(read("unsubscribe", -1, Keys::None), PUBSUB),
     local("unwatch", 1, LocalCommand::Unwatch),
-    refused(read("wait", 3, Keys::None), WAITS),
-    refused(read("waitaof", 4, Keys::None), WAITS),
+    waits(read("wait", 3, Keys::None), Merge::Least),
+    waits(read("waitaof", 4, Keys::None), Merge::Each),
     WATCH,
     write("xack", -4, KEY),
     write("xadd", -5, KEY),
@@ -382,6 +380,13 @@ const fn split(command: Command, merge: Merge) -> Command {
 const fn blocking(command: Command, wait: Wait) -> Command {
     Command {
         route: RouteKind::Blocking(wait),
+        ..command
+    }
+}
+
+const fn waits(command: Command, merge: Merge) -> Command {
+    Command {
+        route: RouteKind::Wait(merge),
         ..command
     }
 }

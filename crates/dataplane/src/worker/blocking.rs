@@ -8,18 +8,19 @@
 //! it is no master that serves) is never shown to have failed: it goes back to the front of what the client
 //! has sent, is looked at again like any request, held while there is no master, and sent with what is left
 //! of its time. When its connection is lost while it waits, one that only reads is sent again too; one that
-//! pops or moves is INDOUBT. Called by `dispatch`, `accept` and `pinned`.
+//! pops or moves is INDOUBT. Called by `dispatch`, `accept`, `pinned`
+//! and `waits`.
 
 use super::Worker;
 use super::dispatch::{Request, Step};
 use super::pinned::Own;
 use super::watches::null;
-use crate::backend::{Phase, Pin};
+use crate::backend::{Backend, Phase, Pin};
 use crate::blocking::{self, Blocking};
 use crate::buffer::ByteQueue;
 use crate::client::{Client, Gate};
 use crate::command::{Access, Command, Wait};
-use crate::inflight::Owner;
+use crate::inflight::{Owner, WHOLE};
 use crate::reactor::Handle;
 use crate::resp::RequestScan;
 
@@ -58,23 +59,23 @@ impl Worker {
                 let timeout = blocking::timeout_ms(wait, request.arg(place));
                 &*client
                     .blocking
-                    .insert(Box::new(Blocking::new(now, timeout, shard)))
+                    .insert(Box::new(Blocking::new(now, timeout)))
             }
         };
-        let (since, until, has) = (waits.since, waits.until, waits.backend);
-        let moved = waits.shard != shard;
+        let (since, until, has) = (waits.since, waits.until, waits.own_at(shard));
+        let moved = has.is_none() && !waits.own.is_empty();
         if waits.is_over(now) {
             self.forget_blocking(handle);
             return self.answer(handle, null(protocol));
         }
         if moved {
             // The ring has changed since.
-            self.give_back(has);
+            self.give_own_back(handle);
         }
         if command.access == Access::Write && !self.lease_holds(shard) {
-            return self.wait_to_block(handle, shard, None, request);
+            return self.wait_to_block(handle, shard, request);
         }
-        match self.pin(has.filter(|_| !moved), shard, lane, Pin::Blocked) {
+        match self.pin(has, shard, lane, Pin::Blocked) {
             Own::Ready(backend) => {
                 let left = until.filter(|_| since < now);
                 match left.map(|until| blocking::remaining(wait, until - now)) {
@@ -86,8 +87,13 @@ impl Worker {
                 }
                 Step::Taken
             }
-            Own::Opening(backend) => self.wait_to_block(handle, shard, Some(backend), request),
-            Own::Later => self.wait_to_block(handle, shard, None, request),
+            Own::Opening(backend) => {
+                if let Some(waits) = self.client(handle).and_then(|it| it.blocking.as_mut()) {
+                    waits.keep(shard, backend);
+                }
+                self.wait_to_block(handle, shard, request)
+            }
+            Own::Later => self.wait_to_block(handle, shard, request),
             Own::Never(reason) => {
                 self.forget_blocking(handle);
                 self.cannot_forward(handle, &reason)
@@ -98,27 +104,25 @@ impl Worker {
     fn block(&mut self, handle: Handle, shard: usize, to: Handle, access: Access, frame: &[u8]) {
         let sequence = self.send_pinned(handle, to, access, frame, 1);
         self.leave_pinned(to);
-        if let Some(client) = self.client(handle)
-            && let Some(waits) = &mut client.blocking
-        {
-            (waits.shard, waits.backend, waits.sequence) = (shard, Some(to), sequence);
+        let Some(client) = self.client(handle) else {
+            return;
+        };
+        if access == Access::Write {
+            client.writes.note(shard);
+        }
+        if let Some(waits) = &mut client.blocking {
+            waits.keep(shard, to);
+            waits.sequence = sequence;
         }
     }
 
     /// Keeps the request; if it has been kept too long, it is answered and forgotten.
-    fn wait_to_block(
+    pub(super) fn wait_to_block(
         &mut self,
         handle: Handle,
         shard: usize,
-        backend: Option<Handle>,
         request: Request<'_>,
     ) -> Step {
-        if let Some(client) = self.client(handle)
-            && let Some(waits) = &mut client.blocking
-        {
-            waits.shard = shard;
-            waits.backend = backend;
-        }
         let step = self.park(handle, shard, request.frame.len());
         if step == Step::Taken {
             self.forget_blocking(handle);
@@ -127,26 +131,34 @@ impl Worker {
     }
 
     /// The client's request does not wait any more without having been sent.
-    fn forget_blocking(&mut self, handle: Handle) {
-        let Some(client) = self.client(handle) else {
-            return;
-        };
-        if let Some(waits) = client.blocking.take_if(|waits| !waits.is_sent()) {
-            self.give_back(waits.backend);
+    pub(super) fn forget_blocking(&mut self, handle: Handle) {
+        self.give_own_back(handle);
+        if let Some(client) = self.client(handle) {
+            client.blocking.take_if(|waits| !waits.is_sent());
+        }
+    }
+
+    fn give_own_back(&mut self, handle: Handle) {
+        let client = self.client(handle);
+        let waits = client.and_then(|client| client.blocking.as_mut());
+        let own = waits
+            .filter(|waits| !waits.is_sent())
+            .map(|waits| std::mem::take(&mut waits.own));
+        for (_, backend) in own.into_iter().flatten() {
+            self.give_back(backend);
         }
     }
 
     /// A connection on which nothing was sent is free for the next client.
-    fn give_back(&mut self, pinned: Option<Handle>) {
-        let Some(backend) = pinned.and_then(|pinned| self.backend(pinned)) else {
+    fn give_back(&mut self, pinned: Handle) {
+        let Some(backend) = self.backend(pinned) else {
             return;
         };
-        let (handle, ready) = (backend.handle, backend.phase == Phase::Ready);
-        if ready {
-            self.leave_pinned(handle);
-            self.answered_last(handle);
+        if backend.phase == Phase::Ready {
+            self.leave_pinned(pinned);
+            self.answered_last(pinned);
         } else {
-            self.backends.remove(handle.index as usize);
+            self.backends.remove(pinned.index as usize);
         }
     }
 
@@ -155,20 +167,22 @@ impl Worker {
         let Some(waits) = &client.blocking else {
             return;
         };
-        if client.blocks() {
-            if let Some(backend) = waits.backend.and_then(|backend| self.backend(backend)) {
-                let handle = backend.handle;
-                self.backends.remove(handle.index as usize);
+        for &(_, own) in &waits.own {
+            let waited_for = |backend: &mut Backend| backend.is_waited_for(client.handle);
+            if client.blocks() && self.backend(own).is_some_and(waited_for) {
+                self.backends.remove(own.index as usize);
+            } else if !waits.is_sent() {
+                self.give_back(own);
             }
-        } else if !waits.is_sent() {
-            self.give_back(waits.backend);
         }
     }
 
-    /// This request waits at a server, or is on its way there to wait.
+    /// This request waits whole at a server, or is on its way there to wait.
     pub(super) fn is_blocking(&mut self, owner: Owner) -> bool {
         let Owner::Client {
-            client, sequence, ..
+            client,
+            sequence,
+            part: WHOLE,
         } = owner
         else {
             return false;
@@ -190,7 +204,7 @@ impl Worker {
         client.slots.pop_head();
         if let Some(waits) = &mut client.blocking {
             waits.sequence = None;
-            waits.backend = None;
+            waits.own.clear();
         }
         let mut input = ByteQueue::default();
         input.push(frame);

@@ -114,6 +114,7 @@ impl Worker {
             }
             RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
             RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
+            RouteKind::Wait(merge) => self.dispatch_wait(handle, pool, merge, request),
             RouteKind::Blocking(wait) => {
                 self.dispatch_blocking(handle, pool, member, wait, request)
             }
@@ -233,6 +234,9 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        if access == Access::Write {
+            client.writes.note(shard);
+        }
         let owner = Owner::Client {
             client: handle,
             sequence: client.slots.push(Slot::Waiting),
@@ -276,6 +280,7 @@ impl Worker {
         };
         let pool = usize::from(client.pool);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        client.note_writes(command.access, &plan.shards);
         self.pools[pool]
             .counters
             .fragments

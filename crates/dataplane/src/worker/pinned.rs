@@ -230,7 +230,7 @@ impl Worker {
                 self.block_again(pending.owner, &frame);
                 let retry_ms = self.shards[shard].next_retry(self.now.millis);
                 self.shards[shard].pin_retry_ms = Some(retry_ms);
-            } else {
+            } else if pending.owner.is_whole() {
                 self.spoil(shard, pending, protocol);
             }
         }
@@ -252,7 +252,8 @@ impl Worker {
         }
         for (pending, progress, frame) in backend.dissolve() {
             let written = progress == Progress::Written;
-            if written && pending.access == Access::Write {
+            let of_wait = !pending.owner.is_whole();
+            if of_wait || written && pending.access == Access::Write {
                 self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
             } else if self.is_blocking(pending.owner) {
                 if written && fixed {

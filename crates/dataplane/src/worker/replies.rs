@@ -241,10 +241,17 @@ impl Worker {
         if pending.owner == Owner::RunId {
             backend.run = Run::Known(cursor::run_hash(reply));
         }
+        if pending.owner == Owner::Mark {
+            backend.mark_refused = (reply[0] == b'-').then(|| reply.into());
+            return;
+        }
         let (run, ending) = (backend.run, backend.phase == Phase::Ending);
+        let mut mark_refused = None;
         if backend.phase != Phase::Ready {
+            mark_refused = backend.mark_refused.take();
             self.answered_last(handle);
         }
+        let reply = mark_refused.as_deref().unwrap_or(reply);
         let Owner::Client {
             client,
             sequence,

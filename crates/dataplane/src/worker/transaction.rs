@@ -93,6 +93,10 @@ impl Worker {
             {
                 self.queue(handle, command, request)
             }
+            RouteKind::Wait(_) => {
+                let why = "inside MULTI no server waits";
+                self.abort(handle, &dispatch::unsupported(command, why))
+            }
             RouteKind::Scan => {
                 let why = "inside MULTI its cursor would be one server's own";
                 self.abort(handle, &dispatch::unsupported(command, why))
