@@ -163,12 +163,15 @@ impl Client {
         }
     }
 
-    /// The connection that it keeps for a request that is not sent yet.
+    /// The connection of its own to the shard that it is parked for, if nothing was sent there yet.
     pub(crate) fn own_to_come(&self) -> Option<Handle> {
+        let Gate::Parked { shard, .. } = self.gate else {
+            return None;
+        };
         let blocking = self.blocking.as_ref().filter(|waits| !waits.is_sent());
         let watch = self.watch.as_ref().filter(|watch| !watch.armed);
         blocking
-            .and_then(|waits| waits.own.last().map(|&(_, backend)| backend))
+            .and_then(|waits| waits.own_at(shard))
             .or(watch.map(|watch| watch.backend))
     }
 

@@ -62,11 +62,11 @@ fn of_several_the_least_counts() {
         write(&mut client, shared, key);
     }
     client.send(WAIT);
-    let [mut one, mut other] = [asked(&scene.masters[0]), {
-        let mut own = scene.masters[1].connection();
+    let [mut one, mut other] = [0, 1].map(|shard: usize| scene.masters[shard].connection());
+    for own in [&mut one, &mut other] {
         own.answers_role("master");
-        own
-    }];
+    }
+    is_asked(&mut one);
     is_asked(&mut other);
     one.send(&[MARKED, b":2\r\n"].concat());
     other.send(&[MARKED, b":0\r\n"].concat());
@@ -121,10 +121,8 @@ fn a_server_that_takes_no_mark_vouches_for_nothing() {
     client.send(WAIT);
     let mut own = asked(&scene.masters[0]);
     own.send(b"-ERR unknown command 'SPUBLISH'\r\n:1\r\n");
-    assert_eq!(
-        client.line(),
-        "-ERR unknown command 'SPUBLISH' (shard \"a\")"
-    );
+    let answer = client.line();
+    assert!(answer.starts_with("-ERR WAIT needs SPUBLISH"), "{answer}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::transaction;
+use super::waits;
 use super::{READ_SIZE, Worker};
 use crate::backend::{Phase, Pin, Run, Stream};
 use crate::coalesce::{Outcome, UNMERGEABLE};
@@ -242,7 +243,7 @@ impl Worker {
             backend.run = Run::Known(cursor::run_hash(reply));
         }
         if pending.owner == Owner::Mark {
-            backend.mark_refused = (reply[0] == b'-').then(|| reply.into());
+            backend.mark_refused = waits::refusal(reply);
             return;
         }
         let (run, ending) = (backend.run, backend.phase == Phase::Ending);

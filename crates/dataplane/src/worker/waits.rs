@@ -23,6 +23,13 @@ use crate::reactor::Handle;
 /// SPUBLISH of nothing: a pattern hears no shard channel.
 const MARK: &[u8] = b"*3\r\n$8\r\nSPUBLISH\r\n$12\r\n__shoal:wait\r\n$0\r\n\r\n";
 
+/// What WAIT is answered if the server refused the mark before it; the server then counts from nowhere.
+pub(super) fn refusal(reply: &[u8]) -> Option<Box<[u8]>> {
+    let said = String::from_utf8_lossy(reply.strip_prefix(b"-")?.trim_ascii_end());
+    let line = format!("-ERR WAIT needs SPUBLISH, which the server refuses: {said}\r\n");
+    Some(line.into_bytes().into())
+}
+
 impl Worker {
     pub(super) fn dispatch_wait(
         &mut self,
@@ -61,6 +68,7 @@ impl Worker {
             asked = of_pool.to_vec();
         }
         let mut ready = Vec::with_capacity(asked.len());
+        let mut lacks = None;
         for &shard in &asked {
             let has = self.own_at(handle, shard);
             match self.pin(has, shard, lane, Pin::Blocked) {
@@ -70,14 +78,17 @@ impl Worker {
                 }
                 Own::Opening(backend) => {
                     self.keep_own(handle, shard, backend);
-                    return self.wait_to_block(handle, shard, request);
+                    lacks = Some(shard);
                 }
-                Own::Later => return self.wait_to_block(handle, shard, request),
+                Own::Later => lacks = Some(shard),
                 Own::Never(reason) => {
                     self.forget_blocking(handle);
                     return self.cannot_forward(handle, &reason);
                 }
             }
+        }
+        if let Some(shard) = lacks {
+            return self.wait_to_block(handle, shard, request);
         }
         self.ask_replicas(handle, merge, &asked, &ready, request);
         Step::Taken
