@@ -26,7 +26,8 @@ Every command of Redis 7.0, Redis 7.2 and Valkey 9.1, and what becomes of it beh
 unknown. What is refused gets an error that says why, and the connection stays.
 
 - **Keys on one shard** work whatever their number; keys on several shards are refused with `-CROSSSLOT`, which names
-  two keys and their shards. A hash tag (`{user}:1`, `{user}:2`) keeps keys together.
+  two keys and their shards. A hash tag (`{user}:1`, `{user}:2`) keeps keys together. SORT's patterns (BY, GET) need
+  one before their `*` (`{user}:weight_*`) where there are several shards.
 - **Split** commands are cut by shard and their replies put together. They are not atomic over shards: another client
   may see one part done and the other not. MSETNX is not split.
 - **Every shard** gets the request as it is, once all of them can take it, and the replies become one. A pool with one

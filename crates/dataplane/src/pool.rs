@@ -207,6 +207,20 @@ impl Router {
         self.shards.first().copied()
     }
 
+    /// All keys are on one shard.
+    pub(crate) fn is_single(&self) -> bool {
+        self.ring.is_none()
+    }
+
+    /// Whatever stands in the place of `*`, the key belongs to the shard that the pattern itself does: its hash
+    /// tag is whole before that.
+    pub(crate) fn owns_pattern(&self, pattern: &[u8]) -> bool {
+        let star = memchr::memchr(b'*', pattern).unwrap_or(pattern.len());
+        let before = &pattern[..star];
+        let tag = self.tag.as_ref().map(|tag| tag.part(before));
+        self.draws.is_none() && tag.is_some_and(|tag| tag.len() < before.len())
+    }
+
     /// The id of the shard that owns `key`; `None` if every shard is ejected.
     pub(crate) fn shard_of(&self, key: &[u8]) -> Option<usize> {
         let Some(ring) = &self.ring else {

@@ -109,9 +109,32 @@ impl Command {
             }
             Keys::Subcommand(names) => self.behind_subcommand(&request, names, out),
             Keys::Streams => streams(&request, out),
-            Keys::Sort => self.sort(&request, out),
+            Keys::Sort => {
+                out.push(1);
+                sort_options(&request, |option, value| {
+                    if option == b"STORE" {
+                        out.push(value);
+                    }
+                })
+            }
             Keys::GeoRadius { options } => georadius(&request, usize::from(options), out),
         }
+    }
+
+    /// Puts into `out` which arguments are patterns that the server makes keys of, by putting an element in the
+    /// place of `*`: BY and GET of SORT. The caller has seen that [`Self::key_positions`] can be found.
+    pub(crate) fn pattern_positions(&self, buf: &[u8], args: &[Span], out: &mut Vec<u32>) {
+        if self.keys != Keys::Sort {
+            return;
+        }
+        let request = Arguments { buf, args };
+        // A pattern without `*` names no key: the elements stay as they are, or the answer is nil.
+        // `#` is the element itself.
+        let _ = sort_options(&request, |option, value| {
+            if option != b"STORE" && request.get(value as usize).contains(&b'*') {
+                out.push(value);
+            }
+        });
     }
 
     fn range(
@@ -201,36 +224,6 @@ impl Command {
             }
         }
     }
-
-    fn sort(&self, request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
-        out.push(1);
-        let mut at = 2;
-        while at < request.len() {
-            let (option, values) = match request.option(at) {
-                option @ (b"ASC" | b"DESC" | b"ALPHA") => (option, 0),
-                option @ (b"STORE" | b"BY" | b"GET") => (option, 1),
-                option @ b"LIMIT" => (option, 2),
-                _ => return Err(SYNTAX),
-            };
-            if at + values >= request.len() {
-                return Err(SYNTAX);
-            }
-            match option {
-                b"STORE" => out.push(at as u32 + 1),
-                // A pattern without `*` names no other key: the elements stay as they are, or the
-                // answer is nil. `#` is the element itself.
-                b"BY" | b"GET" if request.get(at + 1).contains(&b'*') => {
-                    return Err(KeyError::Refused(
-                        self.name,
-                        "with a pattern: it would read keys of other shards",
-                    ));
-                }
-                _ => {}
-            }
-            at += 1 + values;
-        }
-        Ok(())
-    }
 }
 
 fn streams(request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
@@ -258,6 +251,30 @@ fn streams(request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> 
         };
     }
     Err(SYNTAX)
+}
+
+/// Calls `found` with STORE, BY and GET, and the position of what stands behind each.
+fn sort_options(
+    request: &Arguments<'_>,
+    mut found: impl FnMut(&'static [u8], u32),
+) -> Result<(), KeyError> {
+    let mut at = 2;
+    while at < request.len() {
+        let (option, values) = match request.option(at) {
+            option @ (b"ASC" | b"DESC" | b"ALPHA") => (option, 0),
+            option @ (b"STORE" | b"BY" | b"GET") => (option, 1),
+            option @ b"LIMIT" => (option, 2),
+            _ => return Err(SYNTAX),
+        };
+        if at + values >= request.len() {
+            return Err(SYNTAX);
+        }
+        if values == 1 {
+            found(option, at as u32 + 1);
+        }
+        at += 1 + values;
+    }
+    Ok(())
 }
 
 fn georadius(request: &Arguments<'_>, options: usize, out: &mut Vec<u32>) -> Result<(), KeyError> {
