@@ -65,6 +65,21 @@ unless denied. Scripts are not looked into: one may call, on its own shard, what
 - **Refused for good**: SHUTDOWN, REPLICAOF, FAILOVER, CLUSTER, MIGRATE, MODULE LOAD and what else belongs to whoever
   runs the servers.
 
+## Commands of modules
+
+```yaml
+proxy:
+  commands:
+    modules:
+      json.get: {write: false}                      # one key, the first argument
+      json.mget: {last_key: -2, write: false}       # keys from the first argument to the last but one
+      json.set: {}                                  # writes, unless it is said that it does not
+```
+
+What the servers' modules bring, Shoal learns from the pool's settings: `first_key`, `last_key` and `key_step` are the
+numbers that `COMMAND INFO` gives. Its keys must be on one shard, like those of any command. A command without keys
+(`first_key: 0`) works in a pool with one shard. A write of a module is never sent twice.
+
 ## What the merged answers are
 
 - **KEYS** lists all shards' keys. **DBSIZE** adds up. **RANDOMKEY** draws one of the keys that the shards drew, each
@@ -154,13 +169,22 @@ _ROUTES = {
 
 
 def refuse_unknown(topology: Topology) -> None:
-    """ConfigError for names in the pools' `commands` that no command has, or that can never be allowed."""
+    """ConfigError for names in the pools' `commands` that no command has or that can never be allowed."""
     table = {row.name: row for row in command_table()}
     errors: list[ConfigError] = []
     for pool, spec in topology.pools.items():
+        modules = spec.commands.modules
+        for name in modules:
+            where = f"pools.{pool}.commands.modules.{name}"
+            if "|" in name:
+                hint = "a command of a module stands for all its subcommands"
+                errors.append(ConfigError(f'"{name}" is a subcommand', where=where, hint=hint))
+            elif name in table:
+                hint = "take it out: Shoal knows where its keys are"
+                errors.append(ConfigError(f'"{name}" is no command of a module', where=where, hint=hint))
         for key, names in (("allow", spec.commands.allow), ("deny", spec.commands.deny)):
             where = f"pools.{pool}.commands.{key}"
-            for name in names:
+            for name in (name for name in names if name not in modules):
                 row = table.get(name)
                 if row is None:
                     guess = closest(name, table)

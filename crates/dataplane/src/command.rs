@@ -2,17 +2,19 @@
 //!
 //! Owns the one table of commands ([`COMMANDS`], rows in `command/table.rs`), the search in it, and
 //! the finding of keys (`command/keys.rs`); `command/families.rs` has the subcommands that
-//! go to different places. The rules it keeps: a command that is not in the table
-//! is unknown, one that cannot be answered right across shards is refused with its reason, and keys
+//! go to different places, `command/modules.rs` what a pool's settings add. The rules it keeps: a command that is not in the table
+//! nor in the pool's settings is unknown, one that cannot be answered right across shards is refused with its reason, and keys
 //! are found exactly as the server finds them, so that nothing is sent to a shard that does not own
 //! it. `worker` looks commands up, `route` asks for keys, the bindings show the table to Python,
 //! where `tests/compat/test_command_table.py` holds it against the real servers.
 
 mod families;
 mod keys;
+mod modules;
 mod table;
 
 pub use keys::{CountErrors, KeyError, Keys};
+pub use modules::ModuleCommand;
 pub use table::COMMANDS;
 
 /// One row of the table.

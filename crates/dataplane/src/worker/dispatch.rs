@@ -61,7 +61,8 @@ impl Worker {
         }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
-        let Some(command) = command::lookup(request.arg(0)) else {
+        let config = &self.snapshot.pools[pool].config;
+        let Some(command) = config.command(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
             }
