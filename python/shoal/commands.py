@@ -188,8 +188,8 @@ def refuse_unknown(topology: Topology) -> None:
                 row = table.get(name)
                 if row is None:
                     guess = closest(name, table)
-                    hint = f'did you mean "{guess}"?' if guess else None
-                    errors.append(ConfigError(f'there is no command "{name}"', where=where, hint=hint))
+                    suggestion = f'did you mean "{guess}"?' if guess else None
+                    errors.append(ConfigError(f'there is no command "{name}"', where=where, hint=suggestion))
                 elif key == "allow" and (why := refusal(row)):
                     hint = "take it out of the list"
                     errors.append(ConfigError(f'"{name}" cannot be allowed: {why}', where=where, hint=hint))
