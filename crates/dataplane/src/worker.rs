@@ -6,10 +6,10 @@
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
 //! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
-//! what stands between MULTI and EXEC, `pinned` has the connections of clients that watch keys, `replies`
-//! reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold` keeps what
-//! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
-//! `publish` shows how things stand. Called by `plane`.
+//! what stands between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch
+//! keys (`watches`) or to block (`blocking`), `replies` reads backends and `refusals` judges what they
+//! refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens and loses backends, `flush`
+//! writes, `renew` moves to a new snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod dispatch;
@@ -28,6 +28,7 @@ mod requests;
 mod scan;
 mod shard;
 mod transaction;
+mod watches;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

@@ -66,6 +66,8 @@ pub(crate) struct Shard {
     pub(crate) last_loss: String,
     /// When a pinned connection is tried again after one that could not be made.
     pub(crate) pin_retry_ms: Option<u32>,
+    /// Connections that were a client's own and are kept for the next one; some may be no more.
+    pub(crate) spares: Vec<Handle>,
     backoff_ms: u32,
 }
 
@@ -85,6 +87,7 @@ impl Shard {
             silent_ms: None,
             last_loss: String::new(),
             pin_retry_ms: None,
+            spares: Vec::new(),
             backoff_ms: 0,
         }
     }
