@@ -14,8 +14,11 @@ mod replay;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+/// Panics if the bytes break it.
+pub type Property = fn(&[u8]);
+
 /// Each property with the name of its fuzz target and of the folder of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 5] = [
+pub const TARGETS: [(&str, Property); 5] = [
     ("requests", frames::requests),
     ("replies", frames::replies),
     ("keys", answers::keys),
@@ -40,7 +43,7 @@ fn bounded<T>(most: usize, work: impl FnOnce() -> T) -> T {
     let result = work();
     let taken = PEAK.get() - before;
     assert!(
-        taken <= most as isize,
+        taken <= most.cast_signed(),
         "took {taken} bytes, {most} are allowed"
     );
     result
@@ -75,25 +78,25 @@ impl Counting {
 // SAFETY: all that is asked is the system's allocator's to answer.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::took(layout.size() as isize);
+        Self::took(layout.size().cast_signed());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Self::took(layout.size() as isize);
+        Self::took(layout.size().cast_signed());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        Self::took(-(layout.size() as isize));
+        Self::took(-layout.size().cast_signed());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.dealloc(memory, layout) }
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::took(size as isize - layout.size() as isize);
+        Self::took(size.cast_signed() - layout.size().cast_signed());
         // SAFETY: the caller's promises are passed on.
         unsafe { System.realloc(memory, layout, size) }
     }

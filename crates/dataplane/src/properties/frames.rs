@@ -14,22 +14,6 @@ const TIGHT: Limits = Limits {
     max_inline: 30,
     authenticated: true,
 };
-const LIMITS: [Limits; 3] = [
-    TIGHT,
-    Limits {
-        max_args: 1024 * 1024,
-        max_bulk: 512 * 1024 * 1024,
-        max_inline: 64 * 1024,
-        authenticated: true,
-    },
-    Limits {
-        max_args: 1024 * 1024,
-        max_bulk: 512 * 1024 * 1024,
-        max_inline: 64 * 1024,
-        authenticated: false,
-    },
-];
-
 /// How a stream arrives.
 #[derive(Clone, Copy)]
 enum Arrival {
@@ -114,7 +98,12 @@ fn read<T>(
 /// A request's arguments are where they should be, whatever the split, within every limit, and nothing was taken
 /// for what is only announced.
 pub(super) fn requests(bytes: &[u8]) {
-    for limits in LIMITS {
+    let usual = Limits::default();
+    let unknown = Limits {
+        authenticated: false,
+        ..usual
+    };
+    for limits in [usual, unknown, TIGHT] {
         let expected = read_requests(bytes, &limits, Arrival::Whole);
         for arrival in ARRIVALS {
             let found = read_requests(bytes, &limits, arrival(bytes));

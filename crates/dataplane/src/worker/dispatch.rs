@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::Worker;
 use super::hold::Room;
 use super::losses::strerror;
+use crate::buffer::reusable;
 use crate::coalesce::Split;
 use crate::command::{self, Access, Command, LocalCommand, RouteKind};
 use crate::inflight::{Owner, Slot, WHOLE};
@@ -149,7 +150,7 @@ impl Worker {
             Ok(Target::NoKey) => self.answer(handle, no_key(command).as_bytes()),
             Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
         };
-        self.keys = keys;
+        self.keys = reusable(keys);
         step
     }
 

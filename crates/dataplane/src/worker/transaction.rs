@@ -15,6 +15,7 @@ use super::Worker;
 use super::dispatch::{self, Request, Step};
 use super::losses::strerror;
 use super::refusals::is_refusal;
+use crate::buffer::reusable;
 use crate::client::Gate;
 use crate::command::{self, Access, Command, KeyError, Keys, LocalCommand, RouteKind};
 use crate::reactor::Handle;
@@ -164,7 +165,7 @@ impl Worker {
             Err(error) if is_certain(command, error) => None,
             Err(error) => Some(format!("-ERR {error}\r\n")),
         };
-        self.keys = keys;
+        self.keys = reusable(keys);
         match refusal {
             Some(line) => self.abort(handle, line.as_bytes()),
             None => self.queue(handle, command, request),
