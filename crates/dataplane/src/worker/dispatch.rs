@@ -16,7 +16,7 @@ use crate::reactor::Handle;
 use crate::resp::Span;
 use crate::route::{self, Plan, Target, argument};
 
-/// Bytes of an unknown command's name and arguments that its error repeats, as in Redis.
+/// Bytes of an unknown command's name, and of its arguments, that its error repeats, as in Redis.
 const ECHO_LIMIT: usize = 128;
 
 /// What became of a request that was looked at.
@@ -375,11 +375,15 @@ pub(super) fn unknown_command(request: Request<'_>) -> Vec<u8> {
         "-ERR unknown command '{}', with args beginning with: ",
         printable(request.arg(0))
     );
+    let mut left = ECHO_LIMIT;
     for at in 1..request.args.len() {
-        if line.len() > ECHO_LIMIT {
+        if left == 0 {
             break;
         }
-        let _ = write!(line, "'{}' ", printable(request.arg(at)));
+        let bytes = request.arg(at);
+        let shown = &bytes[..bytes.len().min(left)];
+        let _ = write!(line, "'{}' ", printable(shown));
+        left = left.saturating_sub(shown.len() + "'' ".len());
     }
     line.push_str("\r\n");
     line.into_bytes()
