@@ -98,7 +98,7 @@ UNFINISHED = {
 
 DELIBERATE = {
     "a byte for a dollar": (b"*1\r\n\xff\r\n", b"-ERR Protocol error: expected '$', got '?'\r\n"),
-    # Valkey 9 takes the two words for one that is not closed.
+    # Valkey 9 takes them for one word.
     "words that are not parted": (b'SET "a"b\r\n', b"-ERR Protocol error: unbalanced quotes in request\r\n"),
     # Redis waits for the line's end before it says so.
     "a dollar that cannot come": (b"*1\r\nx", b"-ERR Protocol error: expected '$', got 'x'\r\n"),
@@ -177,6 +177,13 @@ def test_what_a_server_refuses_is_refused_in_its_words(proxy: PlaneHost, trial: 
 def test_what_a_server_answers_is_answered_in_its_words(proxy: PlaneHost, trial: str) -> None:
     expected = answer(proxy.servers["a"].address, ANSWERED[trial])
     assert answer(proxy.address, ANSWERED[trial]) == expected
+
+
+def test_a_name_with_a_nul_is_no_name(proxy: PlaneHost) -> None:
+    """As Redis 7.0 has it; Valkey 9 takes it."""
+    with Wire(proxy.address) as wire:
+        assert wire.call("CLIENT", "SETNAME", b"\0").startswith("ERR Client names cannot contain")
+        assert wire.call("CLIENT", "GETNAME") in (None, b"")
 
 
 @pytest.mark.parametrize("trial", DELIBERATE)
