@@ -238,7 +238,7 @@ fn requests_without_arguments_are_passed_over() {
     }
 }
 
-/// Redis looks for the end of a line up to the NUL only, and waits: a TLS ClientHello would hang there.
+/// Redis looks for the end of a line up to the NUL only, and waits: a `ClientHello` of TLS would hang there.
 #[test]
 fn a_line_with_a_nul_is_refused_before_its_end() {
     for text in ["PING\0\r\n", "\x16\x03\x01\x02\x00\x01\x00", "\0"] {
