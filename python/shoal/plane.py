@@ -8,7 +8,6 @@ for the command table by `commands`.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import ipaddress
 import socket
@@ -21,9 +20,6 @@ from shoal.topology.values import Endpoint, UnixSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-_M_MMAP_THRESHOLD = -3  # of <malloc.h>
-_LARGE_BLOCK = 512 * 1024
 
 NO_LEASE_NEEDED: int = _native.NO_LEASE_NEEDED
 """A `Route.lease_until_ns` that never ends."""
@@ -183,7 +179,6 @@ class Plane:
 
     def start(self) -> None:
         """Binds and starts the workers; requests are held until the first snapshot."""
-        _give_large_blocks_back()
         try:
             self._plane.start()
         except OSError as error:
@@ -277,14 +272,3 @@ def resolve(endpoint: Endpoint, kept: Endpoint | None = None) -> Endpoint | None
         return None
     addresses = [str(entry[4][0]) for entry in found]
     return kept if kept is not None and kept.host in addresses else Endpoint(addresses[0], endpoint.port)
-
-
-def _give_large_blocks_back() -> None:
-    """Large blocks of memory are the kernel's again once they are freed, however many there were.
-
-    glibc would raise its measure of "large" with each one that is freed, up to 32 MiB, and keep hundreds of MB after
-    a crowd of clients that sent much and left. Fixing the measure keeps it from that.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none, and needs none
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)

@@ -2,8 +2,8 @@
 
 Rule: the server is the oracle. Each trial is played to both, and what comes back is compared byte for byte; where the
 proxy differs on purpose, `DELIBERATE` says what it answers and why. Nobody else may notice: after every trial another
-client, connected all the while, is served. What clients made the proxy take of memory it must have given back when
-they are gone.
+client, connected all the while, is served. test_memory.py looks at the
+memory that they cost.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import wait_until
 from tests.integration.wire import Wire, command
 from tests.plane_host import PlaneHost
 
@@ -258,80 +256,3 @@ def test_who_has_given_the_password_may_announce_more(guarded: PlaneHost) -> Non
         assert wire.call("AUTH", SECRET) == "OK"
         assert wire.call("RPUSH", "list", *["x"] * 100) == 100
         assert wire.call("SET", "large", b"x" * 20_000) == "OK"
-
-
-# ------------------------------------------------------------------------------------------------------------- memory
-
-
-def resident(proxy: PlaneHost) -> int:
-    """Bytes of memory that the proxy's process has."""
-    status = Path(f"/proc/{proxy.pid}/status").read_text()
-    return 1024 * int(status.split("VmRSS:")[1].split()[0])
-
-
-def a_million_keys(proxy: PlaneHost) -> None:
-    keys = [f"key:{number}" for number in range(1_000_000)]
-    with Wire(proxy.address, timeout=50) as wire:
-        assert wire.call("MSET", *[word for key in keys[::1000] for word in (key, "x")]) == "OK"
-        assert wire.call("DEL", *keys) == 1000
-        assert wire.call("EXISTS", *keys) == 0
-
-
-def half_a_million_keys(proxy: PlaneHost) -> None:
-    with Wire(proxy.address, timeout=50) as wire:
-        wire.send(b"*1000000\r\n" + b"$5\r\nhello\r\n" * 500_000)
-
-
-def announced_half_gigabytes(proxy: PlaneHost) -> None:
-    wires = [Wire(proxy.address) for _ in range(60)]
-    for wire in wires:
-        wire.send(b"*2\r\n$536870912\r\n" + b"x" * MIB)
-    # 30 GB are announced; what came is there, and room for as much again.
-    assert resident(proxy) < 400 * MIB
-    for wire in wires:
-        wire.close()
-
-
-def values_that_lack_a_byte(proxy: PlaneHost) -> None:
-    wires = [Wire(proxy.address) for _ in range(200)]
-    for wire in wires:
-        wire.send(command("SET", "half", b"x" * 300_000)[:-1])
-    for wire in wires:
-        wire.close()
-
-
-def a_long_transaction(proxy: PlaneHost) -> None:
-    with Wire(proxy.address) as wire:
-        assert wire.call("MULTI") == "OK"
-        for _ in range(60):
-            assert wire.call("SET", "one", b"x" * MIB) == "QUEUED"
-
-
-def lines_without_an_end(proxy: PlaneHost) -> None:
-    wires = [Wire(proxy.address) for _ in range(200)]
-    for wire in wires:
-        wire.send(b"a" * 65_000)
-    for wire in wires:
-        wire.close()
-
-
-@pytest.mark.timeout(180)
-def test_memory_returns_when_those_who_took_it_are_gone(proxy: PlaneHost, bystander: Wire) -> None:
-    crowds = [
-        a_million_keys,
-        half_a_million_keys,
-        announced_half_gigabytes,
-        values_that_lack_a_byte,
-        a_long_transaction,
-        lines_without_an_end,
-    ]
-    before = resident(proxy)
-    for crowd in crowds:
-        crowd(proxy)
-        assert bystander.call("GET", "mine") == b"before"
-        wait_until(
-            lambda: resident(proxy) < before + 24 * MIB,
-            20,
-            f"the memory to return after {crowd.__name__}, from {before >> 20} MiB on",
-            interval=0.05,
-        )

@@ -295,10 +295,9 @@ fn keys_of(client: usize, generation: u64) -> [String; 2] {
         &SHARDS.map(|name| (name.to_owned(), 1)),
     );
     [0, 1].map(|shard| {
-        (0..)
-            .map(|n| format!("key{client}:{generation}:{n}"))
-            .find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == shard)
-            .expect("some key is on it")
+        let mut keys = (0..).map(|n| format!("key{client}:{generation}:{n}"));
+        let found = keys.find(|key| ring.shard(HashKind::Fnv1a64.hash(key.as_bytes())) == shard);
+        found.expect("some key is on it")
     })
 }
 
