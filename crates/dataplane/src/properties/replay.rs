@@ -17,11 +17,14 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// What each target has to try, in the order of [`TARGETS`], by file name.
-static CORPUS: LazyLock<[Vec<(PathBuf, Vec<u8>)>; 5]> =
+/// Files by name.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// What each target has to try, in the order of [`TARGETS`].
+static CORPUS: LazyLock<[Files; TARGETS.len()]> =
     LazyLock::new(|| TARGETS.map(|(name, _)| read(name)));
 
-fn read(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+fn read(name: &str) -> Files {
     let folder = fuzz().join("corpus").join(name);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut paths: Vec<PathBuf> = entries
