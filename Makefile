@@ -86,6 +86,18 @@ format: setup ## let ruff and rustfmt write the layout
 bench: setup packages ## proxy against Twemproxy, side by side: minutes, and an otherwise idle machine
 	$(BIN)/python -m bench.throughput --json bench/results/throughput.json
 
+FUZZ ?= requests replies keys merge exec
+FUZZ_SECONDS ?= 300
+
+.PHONY: fuzz
+fuzz: ## look for bytes that break what src/properties promises (nightly Rust; FUZZ=replies FUZZ_SECONDS=3600)
+	@cargo fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz"; exit 1; }
+	@for target in $(FUZZ); do \
+		mkdir -p crates/dataplane/fuzz/found/$$target && \
+		(cd crates/dataplane && cargo +nightly fuzz run $$target fuzz/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=768 -timeout=20) || exit 1; \
+	done
+
 .PHONY: clean
 clean: ## remove what was built (.venv, target, caches)
 	rm -rf $(VENV) target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shoal import memory
 from shoal.admin import AdminServer, PoolFace, Subject
 from shoal.errors import SentinelError, ShoalError
 from shoal.plane import NO_LEASE_NEEDED, Plane, resolve
@@ -219,6 +220,7 @@ class Daemon:
             others = [
                 start(self._routes.watch_acks(), "acks"),
                 start(self._grant_wishes(), "reload"),
+                start(memory.give_back(), "memory"),
                 *(start(following.vet(), "vet") for following in self._steering.followings),
             ]
             await over

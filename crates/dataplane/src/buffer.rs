@@ -84,9 +84,25 @@ impl ByteQueue {
     }
 }
 
+/// Scratch space that was used, as it may be kept for the next use: one huge request is no reason to keep as much
+/// for ever.
+pub(crate) fn reusable<T>(scratch: Vec<T>) -> Vec<T> {
+    if scratch.capacity() > KEEP {
+        Vec::new()
+    } else {
+        scratch
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::ByteQueue;
+    use super::{ByteQueue, reusable};
+
+    #[test]
+    fn scratch_space_is_kept_unless_it_is_huge() {
+        assert_eq!(reusable(Vec::<u64>::with_capacity(100)).capacity(), 100);
+        assert_eq!(reusable(Vec::<u64>::with_capacity(1 << 20)).capacity(), 0);
+    }
 
     #[test]
     fn bytes_come_out_in_order_across_reclaims() {

@@ -24,6 +24,8 @@ mod inflight;
 mod lane;
 pub mod plane;
 pub mod pool;
+#[cfg(any(test, fuzzing))]
+pub mod properties;
 mod reactor;
 pub mod resp;
 pub mod ring;

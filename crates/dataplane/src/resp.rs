@@ -7,10 +7,13 @@
 //! give frames or one error, the same whole and byte by byte. `worker` scans what clients and
 //! backends send, `coalesce` takes replies apart.
 //!
-//! Errors and limits are Redis 7.0's, with two exceptions. A frame goes to a shard as it came, so
+//! Errors and limits are Redis 7.0's, with these exceptions. A frame goes to a shard as it came, so
 //! a peer that has lost count must not be believed: the two bytes after a length and after a bulk
-//! must be CRLF, as Valkey 9 demands it and in its words (Redis 7.0 skips them unread). And a byte
-//! that stands where `$` must is refused at once (Redis waits for the line's end).
+//! must be CRLF, as Valkey 9 demands it and in its words (Redis 7.0 skips them unread). What can
+//! only be wrong is refused at once, in the words that Redis has for it in the end: a byte that
+//! stands where `$` must (Redis waits for the line's end), and a NUL in a line typed by hand, behind
+//! which Redis never looks for the line's end. So TLS on this port fails, and does not hang. And a
+//! request has 1024 * 1024 arguments at most, as in Redis before 7.0.
 
 mod inline;
 mod reply;
@@ -49,6 +52,7 @@ pub enum ProtocolError {
     /// A length or a bulk is not followed by CRLF.
     #[error("Protocol error: invalid CRLF in request")]
     Crlf,
+    /// Also a line with a NUL in it.
     #[error("Protocol error: too big inline request")]
     Inline,
     #[error("Protocol error: unbalanced quotes in request")]

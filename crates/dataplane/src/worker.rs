@@ -48,6 +48,8 @@ use crate::resp::Span;
 use crate::snapshot::{Nanos, Snapshot};
 use crate::stats::{PoolCounters, WorkerStats};
 use shard::Shard;
+#[cfg(any(test, fuzzing))]
+pub(crate) use transaction::judge;
 
 /// Bytes read from a socket at once.
 const READ_SIZE: usize = 64 * 1024;

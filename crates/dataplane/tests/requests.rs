@@ -238,6 +238,22 @@ fn requests_without_arguments_are_passed_over() {
     }
 }
 
+/// Redis looks for the end of a line up to the NUL only, and waits: a `ClientHello` of TLS would hang there.
+#[test]
+fn a_line_with_a_nul_is_refused_before_its_end() {
+    for text in ["PING\0\r\n", "\x16\x03\x01\x02\x00\x01\x00", "\0"] {
+        assert_eq!(
+            whole(text.as_bytes()),
+            (vec![], Some(ProtocolError::Inline))
+        );
+    }
+    let ping = vec![b"PING".to_vec()];
+    assert_eq!(
+        whole(b"PING\n\0"),
+        (vec![ping], Some(ProtocolError::Inline))
+    );
+}
+
 #[test]
 fn a_limit_is_the_last_length_that_is_allowed() {
     let fails = |limits: &Limits, text: &str| read(text.as_bytes(), limits, &[usize::MAX]).1;

@@ -5,6 +5,9 @@
 
 use std::fmt::Write as _;
 
+/// Digits behind the point of a number that is made here: no server prints more.
+const MOST_DECIMALS: usize = 17;
+
 /// Fields in the order in which they first appeared, each with the values of the servers that have it.
 type Fields = Vec<(String, Vec<String>)>;
 
@@ -123,6 +126,7 @@ fn one_value(section: &str, name: &str, values: &[String], servers: usize) -> Op
         || -> Option<Vec<f64>> { values.iter().map(|value| value.parse().ok()).collect() };
     let decimals = values.iter().filter_map(|value| value.split_once('.'));
     let decimals = decimals.map(|(_, part)| part.len()).max().unwrap_or(0);
+    let decimals = decimals.min(MOST_DECIMALS);
     let shown = |number: f64| Some(format!("{number:.decimals$}"));
     match rule(section, name) {
         Rule::Sum => shown(numbers()?.iter().sum()),
@@ -241,6 +245,16 @@ mod tests {
         assert_eq!(
             text,
             "# Memory\r\nused_memory:1572864\r\nused_memory_human:1.50M\r\nmem_fragmentation_ratio:2.25\r\n"
+        );
+    }
+
+    /// More digits than Rust prints: it panics above 65535.
+    #[test]
+    fn a_number_with_endless_digits_is_shortened() {
+        let text = format!("# CPU\r\nused_cpu_sys:1.{}\r\n", "0".repeat(70_000));
+        assert_eq!(
+            two(&text, &text),
+            format!("# CPU\r\nused_cpu_sys:2.{}\r\n", "0".repeat(17))
         );
     }
 

@@ -13,8 +13,8 @@ pub type Inline = (usize, Vec<Vec<u8>>);
 /// On `None` the line's end is not there yet, and `progress` remembers how far it was looked for.
 ///
 /// # Errors
-/// [`ProtocolError::Inline`] for a line above [`Limits::max_inline`]; [`ProtocolError::Quotes`] for
-/// a quote that is not closed, or not followed by a blank.
+/// [`ProtocolError::Inline`] for a line above [`Limits::max_inline`], or one with a NUL in it;
+/// [`ProtocolError::Quotes`] for a quote that is not closed, or not followed by a blank.
 pub fn scan_inline(
     buf: &[u8],
     limits: &Limits,
@@ -23,7 +23,7 @@ pub fn scan_inline(
     let searched = (progress.searched as usize).min(buf.len());
     let found = memchr(b'\n', &buf[searched..]).map(|at| searched + at);
     let end = found.unwrap_or(buf.len());
-    if end > limits.max_inline as usize {
+    if end > limits.max_inline as usize || memchr(0, &buf[searched..end]).is_some() {
         return Err(ProtocolError::Inline);
     }
     if found.is_none() {

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::Worker;
 use super::hold::Room;
 use super::losses::strerror;
+use crate::buffer::reusable;
 use crate::coalesce::Split;
 use crate::command::{self, Access, Command, KeyError, LocalCommand, RouteKind};
 use crate::inflight::{Owner, Slot, WHOLE};
@@ -15,7 +16,7 @@ use crate::reactor::Handle;
 use crate::resp::Span;
 use crate::route::{self, Plan, Target, argument};
 
-/// Bytes of an unknown command's name and arguments that its error repeats, as in Redis.
+/// Bytes of an unknown command's name, and of its arguments, that its error repeats, as in Redis.
 const ECHO_LIMIT: usize = 128;
 
 /// What became of a request that was looked at.
@@ -158,7 +159,7 @@ impl Worker {
             Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
             other => self.misses(handle, command, request, &other),
         };
-        self.keys = keys;
+        self.keys = reusable(keys);
         step
     }
 
@@ -424,11 +425,15 @@ pub(super) fn unknown_command(request: Request<'_>) -> Vec<u8> {
         "-ERR unknown command '{}', with args beginning with: ",
         printable(request.arg(0))
     );
+    let mut left = ECHO_LIMIT;
     for at in 1..request.args.len() {
-        if line.len() > ECHO_LIMIT {
+        if left == 0 {
             break;
         }
-        let _ = write!(line, "'{}' ", printable(request.arg(at)));
+        let bytes = request.arg(at);
+        let shown = &bytes[..bytes.len().min(left)];
+        let _ = write!(line, "'{}' ", printable(shown));
+        left = left.saturating_sub(shown.len() + "'' ".len());
     }
     line.push_str("\r\n");
     line.into_bytes()

@@ -14,7 +14,7 @@ use crate::command::Access;
 use crate::cursor;
 use crate::inflight::{Owner, Pending, SCAN_STEP, Slot, WHOLE};
 use crate::reactor::{Handle, Ready};
-use crate::resp::{self, ReplyScan, ReplyStatus};
+use crate::resp::{self, ProtocolError, ReplyScan, ReplyStatus};
 
 /// A reply of this size is passed on while it arrives.
 const STREAM_FROM: usize = 16 * 1024;
@@ -122,7 +122,7 @@ impl Worker {
                     used += len;
                 }
                 Ok(ReplyStatus::Incomplete { needed_hint }) => {
-                    if !self.may_stream(handle, rest, needed_hint) {
+                    if count > 1 || !self.may_stream(handle, rest, needed_hint) {
                         break;
                     }
                     self.pass_on(handle, rest, needed_hint - rest.len());
@@ -171,6 +171,10 @@ impl Worker {
         let Some(backend) = self.backend(handle) else {
             return;
         };
+        if !may_be_the_end(piece, remaining) {
+            let loss = Loss::Unfit(format!("unreadable reply: {}", ProtocolError::Reply));
+            return self.lose_backend(handle, &loss);
+        }
         backend.stream = (remaining > 0).then_some(Stream { remaining });
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
@@ -383,6 +387,13 @@ impl Worker {
         self.touch_client(handle);
         self.reconsider(handle);
     }
+}
+
+/// Whether `piece` of a string, behind which so many bytes are still to come, has the CRLF at the string's end as
+/// far as it reaches into it.
+fn may_be_the_end(piece: &[u8], remaining: usize) -> bool {
+    let end = &b"\r\n"[..2_usize.saturating_sub(remaining)];
+    piece.ends_with(&end[end.len().saturating_sub(piece.len())..])
 }
 
 /// The server's answer to AUTH where it asks for no password: it serves all the same.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::dispatch::{Request, Step};
 use super::{READ_SIZE, Worker};
-use crate::buffer::ByteQueue;
+use crate::buffer::{ByteQueue, reusable};
 use crate::client::Gate;
 use crate::reactor::{Handle, Ready};
 use crate::resp::{self, Limits, RequestScan, RequestStatus, Span};
@@ -214,7 +214,7 @@ impl Worker {
                 None => break,
             }
         }
-        self.args = args;
+        self.args = reusable(args);
         used
     }
 

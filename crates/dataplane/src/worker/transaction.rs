@@ -15,6 +15,7 @@ use super::Worker;
 use super::dispatch::{self, Request, Step};
 use super::losses::strerror;
 use super::refusals::is_refusal;
+use crate::buffer::reusable;
 use crate::client::Gate;
 use crate::command::{self, Access, Command, KeyError, Keys, LocalCommand, RouteKind};
 use crate::reactor::Handle;
@@ -171,7 +172,7 @@ impl Worker {
             Err(error) if is_certain(command, error) => None,
             Err(error) => Some(format!("-ERR {error}\r\n")),
         };
-        self.keys = keys;
+        self.keys = reusable(keys);
         match refusal {
             Some(line) => self.abort(handle, line.as_bytes()),
             None => self.queue(handle, command, request),
@@ -310,15 +311,15 @@ fn is_certain(command: &Command, error: KeyError) -> bool {
 
 /// What the replies to a transaction come to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict<'r> {
+pub(crate) struct Verdict<'r> {
     /// What EXEC is answered.
-    pub(super) answer: Cow<'r, [u8]>,
+    pub(crate) answer: Cow<'r, [u8]>,
     /// Nothing was executed, because the server is no master that serves.
     pub(super) refused: bool,
 }
 
 /// Judges the `count` replies to MULTI, to each queued request and to EXEC; `sent` is what they answer.
-pub(super) fn judge<'r>(sent: &[u8], count: u32, replies: &'r [u8]) -> Verdict<'r> {
+pub(crate) fn judge<'r>(sent: &[u8], count: u32, replies: &'r [u8]) -> Verdict<'r> {
     let mut rest = replies;
     let multi = next_reply(&mut rest);
     let mut error: Option<&[u8]> = None;
@@ -360,7 +361,8 @@ fn without_multi(multi: &[u8], executed: bool) -> Verdict<'_> {
             refused: multi.starts_with(b"-") && is_refusal(multi),
         };
     }
-    let said = String::from_utf8_lossy(multi.trim_ascii_end());
+    // It may be any reply, of many lines: what is made of it is one.
+    let said = dispatch::printable(multi.trim_ascii_end());
     let line = format!(
         "-INDOUBT the server refused MULTI ({}): what was queued may have been executed one by one\r\n",
         said.trim_start_matches('-')

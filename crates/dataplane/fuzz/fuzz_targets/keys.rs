@@ -1,0 +1,4 @@
+//! Searches for bytes that break the property `keys`, which `src/properties.rs` states.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| dataplane::properties::hold("keys", bytes));
