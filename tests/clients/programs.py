@@ -8,7 +8,8 @@ of `STEPS`, and prints one JSON object a line:
     {"step": "connect", "ok": true, "detail": ""}              for each step; the detail of a failure is the error
     {"ask": "restart"}                                         then it waits for a line: restart the server, send one
 
-It ends with status 0 also when steps failed. Keys begin with the step's name; `{tag}` is the hash tag.
+Other lines are what the library has to say. It ends with status 0 also when steps failed. Keys begin with the step's
+name; `{tag}` is the hash tag.
 
 Owns: the list of clients and steps, and the process of a program: it ends in time or is killed by its pid.
 Used by: test_clients.py. What a program needs is brought by builds.py.
@@ -22,7 +23,7 @@ import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.clients import builds
 
@@ -60,11 +61,11 @@ class Client:
 
 
 CLIENTS = (
-    Client("redis-py", builds.PYTHON, "redis_py.py"),
-    Client("redis-py-without-hiredis", builds.PYTHON, "redis_py.py", soak=True),
-    Client("valkey-py", builds.PYTHON, "redis_py.py", soak=True),
-    Client("coredis", builds.PYTHON_MORE, "coredis_py.py", soak=True),
-    Client("valkey-glide", builds.PYTHON_MORE, "glide_py.py", soak=True),
+    Client("redis-py", builds.PYTHON, "redis_py"),
+    Client("redis-py-without-hiredis", builds.PYTHON, "redis_py", soak=True),
+    Client("valkey-py", builds.PYTHON, "redis_py", soak=True),
+    Client("coredis", builds.PYTHON_MORE, "coredis_py", soak=True),
+    Client("valkey-glide", builds.PYTHON_MORE, "glide_py", soak=True),
     Client("node-redis-5", builds.NODE, "node_redis.js"),
     Client("node-redis-6", builds.NODE, "node_redis.js", soak=True),
     Client("ioredis-5", builds.NODE, "ioredis.js", soak=True),
@@ -84,6 +85,7 @@ class Report:
     version: str = ""
     failures: dict[str, str | None] = field(default_factory=dict)  # step -> None if it went well, else the error
     details: dict[str, str] = field(default_factory=dict)
+    talk: str = ""  # lines of the library
     ended: str = ""
 
     def wrong(self, steps: Sequence[str]) -> list[str]:
@@ -91,12 +93,18 @@ class Report:
         found = ((step, self.failures.get(step, f"not carried out; {self.ended}")) for step in steps)
         return [f"{self.client} {self.version}, {step}: {error}" for step, error in found if error is not None]
 
-    def take(self, line: dict[str, Any]) -> None:
+    def take(self, text: str) -> bool:
+        """Note one line; returns whether it asks for a restart."""
+        if not text.startswith("{"):
+            self.talk += text
+            return False
+        line = json.loads(text)
         if "step" in line:
             self.details[line["step"]] = line["detail"]
             self.failures[line["step"]] = None if line["ok"] else line["detail"] or "failed"
-        else:
+        elif "client" in line:
             self.version = line["version"]
+        return "ask" in line
 
 
 @dataclass(frozen=True)
@@ -139,10 +147,7 @@ def _listen(child: subprocess.Popen[str], server: Server, report: Report) -> Non
     assert child.stdin is not None
     assert child.stdout is not None
     for text in child.stdout:
-        line = json.loads(text)
-        if "ask" in line:
+        if report.take(text):
             server.restart()
             child.stdin.write("restarted\n")
             child.stdin.flush()
-        else:
-            report.take(line)

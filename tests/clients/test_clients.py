@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(600)  # the first test of a language brings and compiles it
 
 NOT_YET = {"blocking pop", "pub/sub"}  # what the proxy refuses so far: empty this when it serves them
+UNHEARD = {("coredis", "pub/sub"), ("valkey-glide", "pub/sub")}  # they wait for the subscription, whatever the answer
 ONE_SERVER = {"cross slot"}  # what one Redis cannot refuse
 
 every_client = pytest.mark.parametrize(
@@ -82,7 +83,9 @@ def test_every_step_goes_well_through_the_proxy(client: Client, proxy: ProxyServ
     report = run(client, Server(proxy.address, restart))
     assert not report.wrong([step for step in STEPS if step not in NOT_YET])
     for step in NOT_YET:
-        assert "not supported by Shoal" in (report.failures[step] or ""), f"{step}: {report.details[step]}"
+        error = report.failures[step]
+        assert error, f"{step} works: take it from NOT_YET"
+        assert "not supported by Shoal" in error or (client.name, step) in UNHEARD
 
 
 @every_client

@@ -9,7 +9,8 @@ from typing import Any
 
 import coredis
 import coredis.exceptions
-from program import Arguments, ask_for_a_restart, run_async, same, say, until_async
+
+from tests.clients.python.program import Arguments, ask_for_a_restart, run_async, same, say, until_async
 
 arguments = Arguments.given()
 

@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 import glide
-from program import Arguments, ask_for_a_restart, run_async, same, say, until_async
+
+from tests.clients.python.program import Arguments, ask_for_a_restart, run_async, same, say, until_async
 
 arguments = Arguments.given()
 

@@ -1,7 +1,7 @@
 """What every Python program here does besides being a client: it is started, runs steps and prints a line for each.
 
 Owns: the Python side of the contract that tests/clients/programs.py describes. The programs are started as
-`python FILE CLIENT HOST PORT [STEP...]`, by that module and by hand.
+`python -m tests.clients.python.MODULE CLIENT HOST PORT [STEP...]`, by that module and by hand.
 """
 
 from __future__ import annotations

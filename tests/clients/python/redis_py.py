@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from program import Arguments, ask_for_a_restart, run, same, say, until
+from tests.clients.python.program import Arguments, ask_for_a_restart, run, same, say, until
 
 PACKAGES = {"redis-py": "redis", "redis-py-without-hiredis": "redis", "valkey-py": "valkey"}
 CLASSES = {"redis": "Redis", "valkey": "Valkey"}
@@ -32,9 +32,8 @@ def connected() -> Any:
 client = connected()
 
 
-def connect() -> str:
+def connect() -> None:
     same(client.ping(), True, "PING")
-    return f"parser {library.connection.DefaultParser.__name__}"
 
 
 def strings() -> None:
