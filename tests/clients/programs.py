@@ -6,7 +6,7 @@ of `STEPS`, and prints one JSON object a line:
 
     {"client": "jedis", "version": "8.0.2"}                    first
     {"step": "connect", "ok": true, "detail": ""}              for each step; the detail of a failure is the error
-    {"ask": "restart"}                                         then it waits for a line: restart the server, send one
+    {"ask": "restart"}         or "hold"; then it waits for a line: do that to the server, and send one
 
 Other lines are what the library has to say. It ends with status 0 also when steps failed. Keys begin with the step's
 name; `{tag}` is the hash tag.
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from tests.clients import builds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 LONGEST_RUN = 90.0
 
@@ -47,6 +47,7 @@ STEPS = {
     "blocking pop": "BLPOP woken by another connection, and one that times out after 1 s",
     "pub/sub": "SUBSCRIBE and PSUBSCRIBE, a message from another connection for each, none after leaving",
     "reconnect": "the same client object reads again after a restart",
+    "held write": "a SET that is answered late, because no write may go out just now",
 }
 
 
@@ -93,18 +94,19 @@ class Report:
         found = ((step, self.failures.get(step, f"not carried out; {self.ended}")) for step in steps)
         return [f"{self.client} {self.version}, {step}: {error}" for step, error in found if error is not None]
 
-    def take(self, text: str) -> bool:
-        """Note one line; returns whether it asks for a restart."""
+    def take(self, text: str) -> str | None:
+        """Note one line; returns what it asks for."""
         if not text.startswith("{"):
             self.talk += text
-            return False
+            return None
         line = json.loads(text)
         if "step" in line:
             self.details[line["step"]] = line["detail"]
             self.failures[line["step"]] = None if line["ok"] else line["detail"] or "failed"
         elif "client" in line:
             self.version = line["version"]
-        return "ask" in line
+        asked_for: str | None = line.get("ask")
+        return asked_for
 
 
 @dataclass(frozen=True)
@@ -112,15 +114,15 @@ class Server:
     """What a program connects to."""
 
     address: tuple[str, int]
-    restart: Callable[[], None]
+    what_it_does: Mapping[str, Callable[[], None]] = field(default_factory=dict)  # when it is asked to
     password: str | None = None
 
 
-def run(client: Client, server: Server, only: Sequence[str] = ()) -> Report:
-    """Start the program of `client`, restart the server when it asks, and return what it found out."""
+def run(client: Client, server: Server, steps: Sequence[str]) -> Report:
+    """Start the program of `client`, do to the server what it asks for, and return what it found out."""
     ready = builds.ready(client.build)
     host, port = server.address
-    argv = [*ready.command(client.file), client.name, host, str(port), *only]
+    argv = [*ready.command(client.file), client.name, host, str(port), *steps]
     environment = {**os.environ, **ready.environment}
     if server.password is not None:
         environment["REDIS_PASSWORD"] = server.password
@@ -147,7 +149,7 @@ def _listen(child: subprocess.Popen[str], server: Server, report: Report) -> Non
     assert child.stdin is not None
     assert child.stdout is not None
     for text in child.stdout:
-        if report.take(text):
-            server.restart()
-            child.stdin.write("restarted\n")
+        if asked_for := report.take(text):
+            server.what_it_does[asked_for]()
+            child.stdin.write("done\n")
             child.stdin.flush()

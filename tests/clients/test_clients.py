@@ -6,7 +6,10 @@ The run on one Redis is the control: a step that fails there is a fault of its p
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import threading
+import urllib.error
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -17,7 +20,7 @@ from tests.proxies import start_nutcracker_proxy, start_proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.harness import RedisServer
+    from tests.harness import RedisServer, SentinelServer
     from tests.proxies import ProxyServer
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a language brings and compiles it
@@ -25,10 +28,42 @@ pytestmark = pytest.mark.timeout(600)  # the first test of a language brings and
 NOT_YET = {"blocking pop", "pub/sub"}  # what the proxy refuses so far: empty this when it serves them
 UNHEARD = {("coredis", "pub/sub"), ("valkey-glide", "pub/sub")}  # they wait for the subscription, whatever the answer
 ONE_SERVER = {"cross slot"}  # what one Redis cannot refuse
+GIVES_UP = {"jedis", "valkey-glide"}  # by default they wait less long than a write may be held
+EVERY_STEP = [step for step in STEPS if step != "held write"]
 
 every_client = pytest.mark.parametrize(
     "client", [pytest.param(one, id=one.name, marks=[pytest.mark.soak] if one.soak else []) for one in CLIENTS]
 )
+
+
+@dataclass
+class Deployment:
+    """A proxy, with what is behind it."""
+
+    shards: list[RedisServer]
+    proxy: ProxyServer
+    sentinel: SentinelServer | None = None
+
+    def emptied(self) -> Self:
+        for shard in self.shards:
+            empty(shard)
+        return self
+
+    def restart(self) -> None:
+        self.proxy.stop()
+        self.proxy.launch()
+        wait_until(self.proxy.serves, 10, "the proxy to serve every shard")
+
+    def writable(self) -> bool:
+        try:
+            return bool(self.proxy.ask("/readyz")["ready"])
+        except urllib.error.HTTPError:
+            return False
+
+
+def empty(server: RedisServer) -> None:
+    with contextlib.closing(server.client()) as direct:
+        direct.flushall()
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +79,42 @@ def only_redis(module_servers: Servers) -> RedisServer:
 
 
 @pytest.fixture(scope="module")
-def shards_and_proxy(module_servers: Servers) -> tuple[list[RedisServer], ProxyServer]:
+def shared_deployment(module_servers: Servers) -> Deployment:
     stack = module_servers.stack(("a", "b"), replicas=0, sentinels=1)
-    return list(stack.masters.values()), start_proxy(module_servers, stack)
+    return Deployment(list(stack.masters.values()), start_proxy(module_servers, stack), stack.sentinels[0])
 
 
 @pytest.fixture
-def proxy(shards_and_proxy: tuple[list[RedisServer], ProxyServer]) -> ProxyServer:
-    shards, running = shards_and_proxy
-    _empty(shards)
-    return running
+def deployment(shared_deployment: Deployment) -> Deployment:
+    """Two shards under a sentinel, without keys, and a proxy of a shoal.yaml."""
+    return shared_deployment.emptied()
 
 
-def _empty(servers: list[RedisServer]) -> None:
-    for server in servers:
-        with contextlib.closing(server.client()) as direct:
-            direct.flushall()
+@pytest.fixture(scope="module")
+def shared_guarded(module_servers: Servers) -> Deployment:
+    shards = [module_servers.redis(f"guarded-{number}", requirepass=PASSWORD) for number in (1, 2)]
+    servers = "".join(f"    - 127.0.0.1:{shard.port}:1\n" for shard in shards)
+    text = GUARDED + servers
+    return Deployment(shards, start_nutcracker_proxy(module_servers, text, password=PASSWORD))
+
+
+@pytest.fixture
+def guarded(shared_guarded: Deployment) -> Deployment:
+    """Two shards, without keys, and a proxy of a nutcracker.yml that wants a password."""
+    return shared_guarded.emptied()
+
+
+PASSWORD = "a-secret"
+GUARDED = f"""\
+guarded:
+  listen: 127.0.0.1:{{port}}
+  hash: fnv1a_64
+  distribution: ketama
+  hash_tag: "{{{{}}}}"
+  redis: true
+  redis_auth: {PASSWORD}
+  servers:
+"""
 
 
 @every_client
@@ -68,20 +123,15 @@ def test_every_step_goes_well_on_one_redis(client: Client, only_redis: RedisServ
         only_redis.stop()
         only_redis.start()
 
-    _empty([only_redis])
-    report = run(client, Server(only_redis.address, restart))
-    assert not report.wrong([step for step in STEPS if step not in ONE_SERVER])
+    empty(only_redis)
+    report = run(client, Server(only_redis.address, {"restart": restart}), EVERY_STEP)
+    assert not report.wrong([step for step in EVERY_STEP if step not in ONE_SERVER])
 
 
 @every_client
-def test_every_step_goes_well_through_the_proxy(client: Client, proxy: ProxyServer) -> None:
-    def restart() -> None:
-        proxy.stop()
-        proxy.launch()
-        wait_until(proxy.serves, 10, "the proxy to serve every shard")
-
-    report = run(client, Server(proxy.address, restart))
-    assert not report.wrong([step for step in STEPS if step not in NOT_YET])
+def test_every_step_goes_well_through_the_proxy(client: Client, deployment: Deployment) -> None:
+    report = run(client, Server(deployment.proxy.address, {"restart": deployment.restart}), EVERY_STEP)
+    assert not report.wrong([step for step in EVERY_STEP if step not in NOT_YET])
     for step in NOT_YET:
         error = report.failures[step]
         assert error, f"{step} works: take it from NOT_YET"
@@ -89,25 +139,26 @@ def test_every_step_goes_well_through_the_proxy(client: Client, proxy: ProxyServ
 
 
 @every_client
-def test_a_password_is_given_when_it_connects(client: Client, servers_with_password: ProxyServer) -> None:
-    server = Server(servers_with_password.address, lambda: None, "a-secret")
+def test_a_password_is_given_when_it_connects(client: Client, guarded: Deployment) -> None:
     steps = ("connect", "strings", "many keys")
-    assert not run(client, server, steps).wrong(steps)
+    assert not run(client, Server(guarded.proxy.address, password=PASSWORD), steps).wrong(steps)
 
 
-@pytest.fixture(scope="module")
-def guarded_proxy(module_servers: Servers) -> tuple[list[RedisServer], ProxyServer]:
-    shards = [module_servers.redis(f"guarded-{number}", requirepass="a-secret") for number in (1, 2)]
-    lines = "".join(f"    - 127.0.0.1:{shard.port}:1 shard{shard.port}\n" for shard in shards)
-    text = (
-        "guarded:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  hash_tag: '{{}}'\n"
-        "  redis: true\n  redis_auth: a-secret\n  servers:\n" + lines
-    )
-    return shards, start_nutcracker_proxy(module_servers, text, password="a-secret")
+@pytest.mark.soak
+@every_client
+def test_a_write_that_is_held_for_three_seconds_is_a_late_answer(client: Client, deployment: Deployment) -> None:
+    """Without its sentinel the proxy has no lease, so no write goes out; the sentinel comes back after 3 s."""
+    sentinel = deployment.sentinel
+    assert sentinel is not None
+    back = threading.Timer(3.0, sentinel.start)
 
+    def hold() -> None:
+        sentinel.kill()
+        wait_until(lambda: not deployment.writable(), 5, "the lease to run out")
+        back.start()
 
-@pytest.fixture
-def servers_with_password(guarded_proxy: tuple[list[RedisServer], ProxyServer]) -> ProxyServer:
-    shards, running = guarded_proxy
-    _empty(shards)
-    return running
+    report = run(client, Server(deployment.proxy.address, {"hold": hold}), ("connect", "held write"))
+    back.join()
+    wait_until(deployment.writable, 10, "the lease to be back")
+    assert not report.wrong(["connect"])
+    assert bool(report.wrong(["held write"])) == (client.name in GIVES_UP), report

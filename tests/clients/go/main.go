@@ -43,6 +43,7 @@ func main() {
 		{"blocking pop", p.blockingPop},
 		{"pub/sub", p.pubSub},
 		{"reconnect", p.reconnect},
+		{"held write", p.heldWrite},
 	}, p.only)
 }
 
@@ -274,7 +275,7 @@ func (p *program) reconnect(ctx context.Context) (string, error) {
 	if err := p.client.Set(ctx, "reconnect:key", "still here", 0).Err(); err != nil {
 		return "", err
 	}
-	askForARestart()
+	askFor("restart")
 	failures := 0
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		value, err := p.client.Get(ctx, "reconnect:key").Result()
@@ -286,4 +287,13 @@ func (p *program) reconnect(ctx context.Context) (string, error) {
 		failures++
 	}
 	return "", errors.New("10 s without a reply")
+}
+
+func (p *program) heldWrite(ctx context.Context) (string, error) {
+	var c checks
+	is[string](&c, p.client.Set(ctx, "held:key", "before", 0), "OK", "SET")
+	askFor("hold")
+	begin := time.Now()
+	is[string](&c, p.client.Set(ctx, "held:key", "after", 0), "OK", "SET")
+	return fmt.Sprintf("answered after %v", time.Since(begin).Round(time.Millisecond)), c.err
 }

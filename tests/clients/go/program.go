@@ -45,9 +45,9 @@ func say(line map[string]any) {
 	fmt.Println(string(text))
 }
 
-// askForARestart comes back once what this program is connected to was stopped and started again.
-func askForARestart() {
-	say(map[string]any{"ask": "restart"})
+// askFor comes back once `what` was done to the server that this program is connected to.
+func askFor(what string) {
+	say(map[string]any{"ask": what})
 	_, _ = bufio.NewReader(os.Stdin).ReadString('\n') // the end of the input is an answer as well
 }
 

@@ -53,6 +53,7 @@ final class JedisProgram extends Program {
         steps.put("blocking pop", this::blockingPop);
         steps.put("pub/sub", this::pubSub);
         steps.put("reconnect", this::reconnect);
+        steps.put("held write", this::heldWrite);
         return steps;
     }
 
@@ -259,7 +260,7 @@ final class JedisProgram extends Program {
 
     private String reconnect() throws Exception {
         jedis.set("reconnect:key", "still here");
-        askForARestart();
+        askFor("restart");
         var errors = new ArrayList<String>();
         var value = new ArrayList<String>();
         until(() -> {
@@ -271,5 +272,13 @@ final class JedisProgram extends Program {
         }, "a reply", 10_000);
         same(value.get(0), "still here", "GET");
         return errors.size() + " errors first";
+    }
+
+    private String heldWrite() throws Exception {
+        jedis.set("held:key", "before");
+        askFor("hold");
+        long begin = System.currentTimeMillis();
+        same(jedis.set("held:key", "after"), "OK", "SET");
+        return "answered after " + (System.currentTimeMillis() - begin) + " ms";
     }
 }

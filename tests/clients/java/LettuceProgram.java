@@ -62,6 +62,7 @@ final class LettuceProgram extends Program {
         steps.put("blocking pop", this::blockingPop);
         steps.put("pub/sub", this::pubSub);
         steps.put("reconnect", this::reconnect);
+        steps.put("held write", this::heldWrite);
         return steps;
     }
 
@@ -247,7 +248,7 @@ final class LettuceProgram extends Program {
 
     private String reconnect() throws Exception {
         redis.set("reconnect:key", "still here");
-        askForARestart();
+        askFor("restart");
         var errors = new ArrayList<String>();
         var value = new ArrayList<String>();
         until(() -> {
@@ -259,5 +260,13 @@ final class LettuceProgram extends Program {
         }, "a reply", 10_000);
         same(value.get(0), "still here", "GET");
         return errors.size() + " errors first";
+    }
+
+    private String heldWrite() throws Exception {
+        redis.set("held:key", "before");
+        askFor("hold");
+        long begin = System.currentTimeMillis();
+        same(redis.set("held:key", "after"), "OK", "SET");
+        return "answered after " + (System.currentTimeMillis() - begin) + " ms";
     }
 }

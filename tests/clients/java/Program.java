@@ -76,9 +76,9 @@ abstract class Program {
         System.out.println(JSON.toJson(line));
     }
 
-    /** Comes back once what this program is connected to was stopped and started again. */
-    static void askForARestart() throws IOException {
-        say(Map.of("ask", "restart"));
+    /** Comes back once `what` was done to the server that this program is connected to. */
+    static void askFor(String what) throws IOException {
+        say(Map.of("ask", what));
         for (int read = System.in.read(); read != '\n' && read != -1; read = System.in.read()) {}
     }
 

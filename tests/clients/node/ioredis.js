@@ -2,7 +2,7 @@
 
 'use strict';
 
-const { askForARestart, failure, given, run, same, say, until, wait } = require('./program');
+const { askFor, failure, given, run, same, say, until, wait } = require('./program');
 
 const name = { ioredis: 'ioredis', 'ioredis-5': 'ioredis5' }[given.client];
 const { Redis, ReplyError } = require(name);
@@ -140,11 +140,19 @@ const steps = {
 
   async reconnect() {
     await client.set('reconnect:key', 'still here');
-    await askForARestart();
+    await askFor('restart');
     const errors = [];
     const read = () => client.get('reconnect:key').catch((error) => void errors.push(error.message));
     same(await until(read, 'a reply'), 'still here', 'GET');
     return `${errors.length} errors first`;
+  },
+
+  async 'held write'() {
+    await client.set('held:key', 'before');
+    await askFor('hold');
+    const begin = Date.now();
+    same(await client.set('held:key', 'after'), 'OK', 'SET');
+    return `answered after ${Date.now() - begin} ms`;
   },
 };
 

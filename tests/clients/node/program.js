@@ -17,9 +17,9 @@ function say(line) {
   process.stdout.write(JSON.stringify(line) + '\n');
 }
 
-/** Comes back once what this program is connected to was stopped and started again. */
-async function askForARestart() {
-  say({ ask: 'restart' });
+/** Comes back once `what` was done to the server that this program is connected to. */
+async function askFor(what) {
+  say({ ask: what });
   const input = readline.createInterface({ input: process.stdin });
   await new Promise((resolve) => {
     input.once('line', resolve);
@@ -86,4 +86,4 @@ async function run(steps) {
   process.exit(0); // whatever connections are still open
 }
 
-module.exports = { askForARestart, failure, given, run, same, say, until, wait };
+module.exports = { askFor, failure, given, run, same, say, until, wait };

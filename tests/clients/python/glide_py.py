@@ -13,7 +13,7 @@ from typing import Any
 
 import glide
 
-from tests.clients.python.program import Arguments, ask_for_a_restart, run_async, same, say, until_async
+from tests.clients.python.program import Arguments, ask_for, run_async, same, say, until_async
 
 arguments = Arguments.given()
 
@@ -162,7 +162,7 @@ class Steps:
 
     async def reconnect(self) -> str:
         await self.client.set("reconnect:key", "still here")
-        ask_for_a_restart()
+        ask_for("restart")
         errors: list[str] = []
 
         async def read() -> Any:
@@ -174,6 +174,13 @@ class Steps:
 
         same(await until_async(read, "a reply"), b"still here", "GET")
         return f"{len(errors)} errors first"
+
+    async def held_write(self) -> str:
+        await self.client.set("held:key", "before")
+        ask_for("hold")
+        begin = time.monotonic()
+        same(await self.client.set("held:key", "after"), "OK", "SET")
+        return f"answered after {time.monotonic() - begin:.1f} s"
 
 
 async def main() -> None:
@@ -194,6 +201,7 @@ async def main() -> None:
         "blocking pop": steps.blocking_pop,
         "pub/sub": steps.pub_sub,
         "reconnect": steps.reconnect,
+        "held write": steps.held_write,
     }
     await run_async(named, arguments.only)
 

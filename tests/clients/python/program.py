@@ -44,9 +44,9 @@ def say(**line: Any) -> None:
     sys.stdout.flush()
 
 
-def ask_for_a_restart() -> None:
-    """Returns once what this program is connected to was stopped and started again."""
-    say(ask="restart")
+def ask_for(what: str) -> None:
+    """Returns once `what` was done to the server that this program is connected to."""
+    say(ask=what)
     sys.stdin.readline()
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any
 
-from tests.clients.python.program import Arguments, ask_for_a_restart, run, same, say, until
+from tests.clients.python.program import Arguments, ask_for, run, same, say, until
 
 PACKAGES = {"redis-py": "redis", "redis-py-without-hiredis": "redis", "valkey-py": "valkey"}
 CLASSES = {"redis": "Redis", "valkey": "Valkey"}
@@ -172,7 +172,7 @@ def pub_sub() -> None:
 
 def reconnect() -> str:
     client.set("reconnect:key", "still here")
-    ask_for_a_restart()
+    ask_for("restart")
     errors: list[str] = []
 
     def read() -> Any:
@@ -184,6 +184,14 @@ def reconnect() -> str:
 
     same(until(read, "a reply"), b"still here", "GET")
     return f"{len(errors)} errors first"
+
+
+def held_write() -> str:
+    client.set("held:key", "before")
+    ask_for("hold")
+    begin = time.monotonic()
+    same(client.set("held:key", "after"), True, "SET")
+    return f"answered after {time.monotonic() - begin:.1f} s"
 
 
 say(client=arguments.client, version=library.__version__)
@@ -203,6 +211,7 @@ run(
         "blocking pop": blocking_pop,
         "pub/sub": pub_sub,
         "reconnect": reconnect,
+        "held write": held_write,
     },
     arguments.only,
 )
