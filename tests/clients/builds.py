@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +64,30 @@ class Ready:
         return self.build.command(self.folder, file)
 
 
-@functools.cache
+class NotReadyError(AssertionError):
+    """A step of a build failed; the message shows which, and what it said."""
+
+
 def ready(build: Build) -> Ready:
     """Make what is not made yet. Skips the test if this machine lacks a tool for it."""
     for tool, oldest in build.tools.items():
         _require(tool, oldest)
+    outcome = _outcome(build)
+    if isinstance(outcome, NotReadyError):
+        pytest.fail(str(outcome), pytrace=False)
+    return outcome
+
+
+@functools.cache
+def _outcome(build: Build) -> Ready | NotReadyError:
+    """Cached, also if it fails: the next test need not wait for the same downloads again."""
+    try:
+        return _made(build)
+    except NotReadyError as error:
+        return error
+
+
+def _made(build: Build) -> Ready:
     folder = BUILT / build.name
     stamp = BUILT / f"{build.name}.done"
     wanted = _fingerprint(build)
@@ -115,7 +134,8 @@ def _run(
             return
         said = done.stdout[-3000:]
     times = f" {tries} times" if tries > 1 else ""
-    pytest.fail(f"cannot make the clients ready: `{' '.join(argv)}` failed{times}:\n{said}", pytrace=False)
+    message = f"cannot make the clients ready: `{' '.join(argv)}` failed{times}:\n{said}"
+    raise NotReadyError(message)
 
 
 # ----------------------------------------------------------------------------------------------------------- Python
@@ -167,6 +187,7 @@ NODE = Build(
     "node", NODE_SOURCE, {"node": (18, 0), "npm": (7, 0)}, ("package*.json",), _install_node, _node,
     lambda folder: {"NODE_PATH": str(folder / "node_modules")},
 )  # fmt: skip
+NODE_20 = replace(NODE, tools={"node": (20, 0), "npm": (7, 0)})
 
 
 # --------------------------------------------------------------------------------------------------------------- Go
@@ -183,7 +204,7 @@ def _build_go(modules: str) -> Callable[[Path], None]:
             "GOTOOLCHAIN": "local",
             "CGO_ENABLED": "0",
         }
-        _run(["go", "mod", "download"], 120, tries=TRIES, cwd=GO_SOURCE, places=places)
+        _run(["go", "mod", "download"], 60, tries=TRIES, cwd=GO_SOURCE, places=places)
         quick = ["-gcflags=all=-N -l", "-ldflags=-s -w"]  # half the time; most of it is Go's own library
         _run(["go", "build", *quick, "-o", f"{folder}/", "."], 300, cwd=GO_SOURCE, places=places)
 
@@ -209,7 +230,7 @@ def _build_java(folder: Path) -> None:
     """Maven only brings the libraries: javac alone saves the downloads that Maven's own compiler would need."""
     maven = ["mvn", "--batch-mode", "--quiet", f"-Dmaven.repo.local={CACHE / 'maven'}"]
     copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder / 'lib'}"]
-    _run([*maven, *copy], 180, tries=TRIES, cwd=JAVA_SOURCE)
+    _run([*maven, *copy], 120, tries=TRIES, cwd=JAVA_SOURCE)
     sources = [str(path) for path in sorted(JAVA_SOURCE.glob("*.java"))]
     _run(["javac", "-cp", f"{folder / 'lib'}/*", "-d", str(folder / "classes"), *sources], 120)
 
