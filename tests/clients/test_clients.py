@@ -19,8 +19,9 @@ from tests.harness import WHY_NO_ENGINE, Servers, redis_engine, wait_until
 from tests.proxies import start_nutcracker_proxy, start_proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from tests.clients.programs import Report
     from tests.harness import RedisServer, SentinelServer
     from tests.proxies import ProxyServer
 
@@ -123,6 +124,11 @@ guarded:
 """
 
 
+def went_well(report: Report, steps: Sequence[str]) -> None:
+    wrong = report.wrong(steps)
+    assert not wrong, "\n".join(wrong)
+
+
 @every_client
 def test_every_step_goes_well_on_one_redis(client: Client, only_redis: RedisServer) -> None:
     def restart() -> None:
@@ -131,13 +137,13 @@ def test_every_step_goes_well_on_one_redis(client: Client, only_redis: RedisServ
 
     empty(only_redis)
     report = run(client, Server(only_redis.address, {"restart": restart}), EVERY_STEP)
-    assert not report.wrong([step for step in EVERY_STEP if step not in ONE_SERVER])
+    went_well(report, [step for step in EVERY_STEP if step not in ONE_SERVER])
 
 
 @every_client
 def test_every_step_goes_well_through_the_proxy(client: Client, deployment: Deployment) -> None:
     report = run(client, Server(deployment.proxy.address, {"restart": deployment.restart}), EVERY_STEP)
-    assert not report.wrong([step for step in EVERY_STEP if step not in NOT_YET])
+    went_well(report, [step for step in EVERY_STEP if step not in NOT_YET])
     for step in NOT_YET:
         error = report.failures[step]
         assert error, f"{step} works: take it from NOT_YET"
@@ -147,7 +153,7 @@ def test_every_step_goes_well_through_the_proxy(client: Client, deployment: Depl
 @every_client
 def test_a_password_is_given_when_it_connects(client: Client, guarded: Deployment) -> None:
     steps = ("connect", "strings", "many keys")
-    assert not run(client, Server(guarded.proxy.address, password=PASSWORD), steps).wrong(steps)
+    went_well(run(client, Server(guarded.proxy.address, password=PASSWORD), steps), steps)
 
 
 @pytest.mark.soak
@@ -172,5 +178,5 @@ def test_a_write_that_is_held_is_a_late_answer(client: Client, deployment: Deplo
     report = run(client, Server(deployment.proxy.address, {"hold": hold}), ("connect", "held write"))
     end.join()
     wait_until(deployment.writable, 10, "the lease to be back")
-    assert not report.wrong(["connect"])
+    went_well(report, ["connect"])
     assert bool(report.wrong(["held write"])) == (client.name in GIVES_UP), report.details["held write"]

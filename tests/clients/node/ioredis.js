@@ -110,9 +110,12 @@ const steps = {
   async 'blocking pop'() {
     const other = connected();
     const pushed = wait(300).then(() => other.rpush('blocking:list', 'late'));
-    same(await client.blpop('blocking:list', 3), ['blocking:list', 'late'], 'BLPOP');
-    await pushed;
-    other.disconnect();
+    try {
+      same(await client.blpop('blocking:list', 3), ['blocking:list', 'late'], 'BLPOP');
+    } finally {
+      await pushed;
+      other.disconnect();
+    }
     const begin = Date.now();
     same(await client.blpop('blocking:nothing', 1), null, 'BLPOP of nothing');
     same(Date.now() - begin > 900, true, 'a wait of 1 s');

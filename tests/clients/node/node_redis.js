@@ -124,9 +124,12 @@ const steps = {
   async 'blocking pop'() {
     const other = await connected();
     const pushed = wait(300).then(() => other.rPush('blocking:list', 'late'));
-    same(await client.blPop('blocking:list', 3), { key: 'blocking:list', element: 'late' }, 'BLPOP');
-    await pushed;
-    other.destroy();
+    try {
+      same(await client.blPop('blocking:list', 3), { key: 'blocking:list', element: 'late' }, 'BLPOP');
+    } finally {
+      await pushed;
+      other.destroy();
+    }
     const begin = Date.now();
     same(await client.blPop('blocking:nothing', 1), null, 'BLPOP of nothing');
     same(Date.now() - begin > 900, true, 'a wait of 1 s');

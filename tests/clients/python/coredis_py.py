@@ -120,9 +120,11 @@ class Steps:
             await self.client.rpush("blocking:list", ["late"])
 
         pushed = asyncio.create_task(push())
-        popped = await self.client.blpop(["blocking:list"], timeout=3)
-        same([*popped], [b"blocking:list", b"late"], "BLPOP")
-        await pushed
+        try:
+            popped = await self.client.blpop(["blocking:list"], timeout=3)
+            same([*popped], [b"blocking:list", b"late"], "BLPOP")
+        finally:
+            await pushed
         begin = time.monotonic()
         same(await self.client.blpop(["blocking:nothing"], timeout=1), None, "BLPOP of nothing")
         same(time.monotonic() - begin > 0.9, True, "a wait of 1 s")

@@ -134,9 +134,11 @@ class Steps:
             await other.rpush("blocking:list", ["late"])
 
         pushed = asyncio.create_task(push())
-        same(await self.client.blpop(["blocking:list"], 3), [b"blocking:list", b"late"], "BLPOP")
-        await pushed
-        await other.close()
+        try:
+            same(await self.client.blpop(["blocking:list"], 3), [b"blocking:list", b"late"], "BLPOP")
+        finally:
+            await pushed
+            await other.close()
         begin = time.monotonic()
         same(await self.client.blpop(["blocking:nothing"], 1), None, "BLPOP of nothing")
         same(time.monotonic() - begin > 0.9, True, "a wait of 1 s")
