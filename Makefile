@@ -59,6 +59,10 @@ test: setup packages ## every test: Rust, then Python with real servers (PYTEST_
 	cargo test --locked --workspace --exclude bindings --quiet
 	$(BIN)/pytest --all $(PYTEST_OPTIONS)
 
+.PHONY: soak
+soak: setup packages ## what takes longer than CI has time for: every client, and downloads of 100 MB
+	$(BIN)/pytest -m "soak or clients" $(PYTEST_OPTIONS)
+
 .PHONY: packages
 packages:
 	@sh scripts/test-packages.sh

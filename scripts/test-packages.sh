@@ -21,6 +21,11 @@ keepalived keepalived the virtual IP
 iproute2 ip hosts as network namespaces
 nftables nft cutting hosts off from each other
 tini tini a proxy in a container
+nodejs node clients of Node.js
+npm npm clients of Node.js
+golang-go go clients of Go
+default-jdk-headless javac clients of Java
+maven mvn clients of Java
 LIST
 }
 

@@ -2,8 +2,9 @@
 
 Owns: which tests a plain `pytest` runs, what a skip means, and the fixtures that give out real servers.
 Rules: a test in tests/unit or tests/cli is a unit test, the other folders are named after their marker; a plain
-`pytest` runs unit and compat only, `--all` (or naming a path, or -m) runs the rest; with `--forbid-skips`, as in
-CI, a skip is a failure, because CI installs everything; a failed test shows the last lines of its servers' logs.
+`pytest` runs unit and compat only, `--all` the rest but what is marked soak, naming a path (or -m) all there; with
+`--forbid-skips`, as in CI, a skip is a failure, because CI installs everything; a failed test shows the last lines of
+its servers' logs.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from tests.harness import ENGINES, WHY_NO_ENGINE, EngineProgram, Servers, free_p
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-MARKERS = ("unit", "compat", "integration", "failure")
+MARKERS = ("unit", "compat", "integration", "failure", "clients")
+LONG = ("integration", "failure", "clients", "soak")
 MARKER_OF_FOLDER = {
     "unit": "unit",
     "cli": "unit",
     "compat": "compat",
     "integration": "integration",
     "failure": "failure",
+    "clients": "clients",
 }
 HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("shoal")
-    group.addoption("--all", action="store_true", help="run integration and failure tests too")
+    group.addoption("--all", action="store_true", help="run the long tests too, but for those marked soak")
     group.addoption("--forbid-skips", action="store_true", help="a skipped test is a failed test (CI)")
 
 
@@ -39,15 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if not any(item.get_closest_marker(name) for name in MARKERS):
             item.add_marker(_folder_marker(item.path))
-    wants_short = (
-        not config.getoption("--all")
-        and not config.option.markexpr
-        and config.args_source is not pytest.Config.ArgsSource.ARGS
-    )
-    if wants_short:
-        long = [item for item in items if item.get_closest_marker("integration") or item.get_closest_marker("failure")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    if config.option.markexpr or config.args_source is pytest.Config.ArgsSource.ARGS:
+        return  # asked for by name
+    unwanted = ("soak",) if config.getoption("--all") else LONG
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in unwanted)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _folder_marker(path: Path) -> str:
