@@ -97,6 +97,19 @@ SSCAN, HSCAN and ZSCAN go to their key's shard with the server's own cursor, and
 from before a failover may miss elements of a large collection afterwards. Begin such a scan again after an error or a
 reconnection, or read the collection whole.
 
+## Scripts
+
+Keys are those that the request names; a script that reads or writes others finds what its shard has of them. A script
+without keys runs on one shard, always the same while the ring is.
+
+An EVALSHA finds its script whatever has become of the servers. The proxy remembers what EVAL and SCRIPT LOAD have
+brought through the pool (4096 scripts and 16 MiB; what was loaded or asked for by its SHA-1 leaves last), and sends the
+first EVALSHA of a script on each of its connections as EVAL with the text: so a failover, a restart or another shard
+answers no NOSCRIPT, and requests behind stay behind. A server that dropped a script under an open connection (a SCRIPT
+FLUSH that it was sent directly) answers NOSCRIPT once; the proxy then sends EVAL in its place, unless the client has
+pipelined more to that server behind it, or it is inside MULTI. Then, and for a script that this proxy has never seen,
+the client gets NOSCRIPT. SCRIPT FLUSH empties the memory. Functions are not remembered: a replica has its master's.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -123,6 +136,7 @@ _MERGES = {
 }
 _ROUTES = {
     "Single": "the shard of its keys",
+    "Script": "the shard of its keys; one for good without keys",
     "Any": "any one shard",
     "Scan": "one shard after the other",
     "Local": "the proxy itself",

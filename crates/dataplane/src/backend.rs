@@ -17,6 +17,7 @@ use crate::inflight::{Owner, Pending};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Interest};
 use crate::resp::ReplyScan;
+use crate::scripts::Sent;
 use crate::snapshot::Nanos;
 
 /// Where a connection is in its life.
@@ -125,6 +126,7 @@ pub(crate) struct Backend {
     pub(crate) run: Run,
     /// Clients of whom a request was refused here.
     pub(crate) refused: HashSet<Handle>,
+    pub(crate) scripts: Sent,
     output: ByteQueue,
     written: usize,
     /// Requests in `output` of which something is unwritten and which change data.
@@ -160,6 +162,7 @@ impl Backend {
             stalled: false,
             run: Run::Unasked,
             refused: HashSet::new(),
+            scripts: Sent::default(),
             output: ByteQueue::default(),
             written: 0,
             unwritten_writes: 0,
@@ -290,6 +293,12 @@ impl Backend {
         &self.output.filled()[..len]
     }
 
+    /// More than the front request is this client's.
+    pub(crate) fn has_more_of(&self, client: Handle) -> bool {
+        let mut behind = self.fifo.iter().skip(1);
+        behind.any(|it| matches!(it.owner, Owner::Client { client: of, .. } if of == client))
+    }
+
     /// Some request that has left whole is unanswered.
     pub(crate) fn awaits_reply(&self) -> bool {
         let front = self.fifo.front();
@@ -358,6 +367,9 @@ impl Backend {
         }
         let unsent = self.fifo.iter().skip(self.expired);
         let unsent = unsent.take_while(|pending| is_late(pending)).count();
+        if unsent > 0 {
+            self.scripts.forget_all();
+        }
         let dropped = self.fifo.drain(self.expired..self.expired + unsent);
         let mut end = start;
         for pending in dropped {
@@ -395,6 +407,7 @@ impl Backend {
         if keep == self.fifo.len() {
             return Vec::new();
         }
+        self.scripts.forget_all();
         let mut at = start;
         let taken = self
             .fifo

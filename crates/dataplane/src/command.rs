@@ -58,6 +58,8 @@ pub enum Repeat {
 pub enum RouteKind {
     /// To the shard of its keys, which must be one: else CROSSSLOT.
     Single,
+    /// The same, and without keys to a shard chosen for good: what runs scripts.
+    Script(ScriptGiven),
     /// Cut by shard, the replies merged.
     Split(Merge),
     /// To every shard as it is, the replies merged.
@@ -75,6 +77,17 @@ pub enum RouteKind {
     Local(LocalCommand),
     /// Refused; the text is a clause that says why.
     Unsupported(&'static str),
+}
+
+/// How a request names the script that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptGiven {
+    /// By its text: EVAL.
+    Whole,
+    /// By the SHA-1 of that: EVALSHA.
+    Digest,
+    /// By the name of a function, which its server has or not: FCALL.
+    Name,
 }
 
 /// How the replies of several shards become one.

@@ -5,7 +5,7 @@
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
-//! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
+//! shards, `scan` what goes from one to the next, `scripts` EVALSHA, `local` answers what needs no shard, `transaction` queues
 //! what stands between MULTI and EXEC, `pinned` has the connections of clients that watch keys, `replies`
 //! reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold` keeps what
 //! has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new snapshot,
@@ -26,6 +26,7 @@ mod renew;
 mod replies;
 mod requests;
 mod scan;
+mod scripts;
 mod shard;
 mod transaction;
 

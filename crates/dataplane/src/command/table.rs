@@ -9,7 +9,7 @@ use super::families::{
     XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
-use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
+use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const BLOCKS: &str = "blocking commands come in a later release";
@@ -97,18 +97,21 @@ pub static COMMANDS: &[Command] = &[
     local("discard", 1, LocalCommand::Discard),
     read("dump", 2, KEY),
     local("echo", 2, LocalCommand::Echo),
-    write("eval", -3, count(2, Script)),
-    read("eval_ro", -3, count(2, Script)),
-    write("evalsha", -3, count(2, Script)),
-    read("evalsha_ro", -3, count(2, Script)),
+    script(write("eval", -3, count(2, Script)), ScriptGiven::Whole),
+    script(read("eval_ro", -3, count(2, Script)), ScriptGiven::Whole),
+    script(write("evalsha", -3, count(2, Script)), ScriptGiven::Digest),
+    script(
+        read("evalsha_ro", -3, count(2, Script)),
+        ScriptGiven::Digest,
+    ),
     local("exec", 1, LocalCommand::Exec),
     split(read("exists", -2, ALL), Merge::Sum),
     write("expire", -3, KEY),
     write("expireat", -3, KEY),
     read("expiretime", 2, KEY),
     refused(read("failover", -1, Keys::None), REPLICATION),
-    write("fcall", -3, count(2, Script)),
-    read("fcall_ro", -3, count(2, Script)),
+    script(write("fcall", -3, count(2, Script)), ScriptGiven::Name),
+    script(read("fcall_ro", -3, count(2, Script)), ScriptGiven::Name),
     every(write("flushall", -1, Keys::None), Merge::Ok),
     every(write("flushdb", -1, Keys::None), Merge::Ok),
     family(read("function", -2, Keys::None), FUNCTION),
@@ -376,6 +379,13 @@ const fn bare(command: Command) -> Command {
 const fn split(command: Command, merge: Merge) -> Command {
     Command {
         route: RouteKind::Split(merge),
+        ..command
+    }
+}
+
+const fn script(command: Command, given: ScriptGiven) -> Command {
+    Command {
+        route: RouteKind::Script(given),
         ..command
     }
 }

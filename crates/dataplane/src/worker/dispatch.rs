@@ -104,9 +104,10 @@ impl Worker {
             }
             RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
             RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
-            RouteKind::Single | RouteKind::Split(_) | RouteKind::Local(_) => {
-                self.dispatch_single(handle, pool, member, request)
-            }
+            RouteKind::Single
+            | RouteKind::Script(_)
+            | RouteKind::Split(_)
+            | RouteKind::Local(_) => self.dispatch_single(handle, pool, member, request),
         }
     }
 
@@ -138,15 +139,28 @@ impl Worker {
         let mut keys = std::mem::take(&mut self.keys);
         let Request { frame, args } = request;
         let target = route::target(&self.pools[pool].router, command, frame, args, &mut keys);
+        let target = match target {
+            Ok(Target::NoKey) => {
+                let shard = self.pools[pool].router.any();
+                Ok(shard.map_or(Target::NoShard, Target::Shard))
+            }
+            target => target,
+        };
         let step = match target {
-            Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
+            Ok(Target::Shard(shard)) => match command.route {
+                RouteKind::Script(given) => {
+                    self.forward_script(handle, shard, command, given, request)
+                }
+                _ => self.forward(handle, shard, command, frame),
+            },
             Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
             Ok(Target::Crosses(pair)) => {
                 let line = self.crosses(command, request, pair);
                 self.answer(handle, line.as_bytes())
             }
-            Ok(Target::NoShard) => self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
-            Ok(Target::NoKey) => self.answer(handle, no_key(command).as_bytes()),
+            Ok(Target::NoShard | Target::NoKey) => {
+                self.cannot_forward(handle, &strerror(Errno::CONNREFUSED))
+            }
             Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
         };
         self.keys = keys;
@@ -350,13 +364,6 @@ pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {
         command.name
     )
     .into_bytes()
-}
-
-pub(super) fn no_key(command: &Command) -> String {
-    format!(
-        "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
-        command.name
-    )
 }
 
 /// As Redis words it.
