@@ -110,6 +110,19 @@ FLUSH that it was sent directly) answers NOSCRIPT once; the proxy then sends EVA
 pipelined more to that server behind it, or it is inside MULTI. Then, and for a script that this proxy has never seen,
 the client gets NOSCRIPT. SCRIPT FLUSH empties the memory. Functions are not remembered: a replica has its master's.
 
+## Clients
+
+A client sees and ends the clients of its own pool, on every worker of this proxy: **CLIENT LIST** and **CLIENT KILL**
+take ID, ADDR, LADDR, TYPE, USER, SKIPME and MAXAGE, CLIENT KILL also an address alone. Ids are this proxy's; clients of
+another proxy are seen there. The lines have the fields of Redis 7.2; what is not known is 0. The flag `b` is a client
+whose request is held because its shard has no master, `x` one in MULTI, whose `cmd` stays `multi`. Requests that a
+killed client has sent are executed or not, as when it breaks its connection.
+
+After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
+Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
+PAUSE, UNBLOCK) is refused, and so is REPLY SKIP. Deny `client kill` and `client list` where clients are not to see one
+another.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its

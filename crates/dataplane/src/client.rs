@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::buffer::ByteQueue;
+use crate::command::Command;
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
@@ -26,6 +27,13 @@ pub(crate) enum Gate {
         shard: usize,
         bytes: usize,
     },
+}
+
+/// What a client says that it is made with.
+#[derive(Default)]
+pub(crate) struct Library {
+    pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) version: Option<Box<[u8]>>,
 }
 
 /// A client.
@@ -63,7 +71,15 @@ pub(crate) struct Client {
     pub(crate) slots: Slots,
     /// Replies to be sent.
     pub(crate) output: ByteQueue,
+    /// So many bytes at the front of `output` are to be sent, and nothing behind them: CLIENT REPLY OFF.
+    pub(crate) muted: Option<usize>,
     pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) library: Library,
+    /// When it connected, and when it was last read from or let go on.
+    pub(crate) born: Nanos,
+    pub(crate) active: Nanos,
+    /// Its latest request, as far as that is known.
+    pub(crate) last: Option<&'static Command>,
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
@@ -97,7 +113,12 @@ impl Client {
             needed: 0,
             slots: Slots::default(),
             output: ByteQueue::default(),
+            muted: None,
             name: None,
+            library: Library::default(),
+            born: 0,
+            active: 0,
+            last: None,
             transaction: None,
             watch: None,
         }
@@ -127,6 +148,21 @@ impl Client {
         self.slots.pop_head();
         while let Some(reply) = self.slots.take_ready() {
             self.output.push(&reply);
+        }
+    }
+
+    /// The socket took so many bytes of what is to be sent.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.output.consume(count);
+        if let Some(keep) = &mut self.muted {
+            *keep -= count;
+        }
+    }
+
+    /// Drops the replies of a client that wants none.
+    pub(crate) fn drop_muted(&mut self) {
+        if let Some(keep) = self.muted {
+            self.output.truncate(keep);
         }
     }
 

@@ -129,7 +129,7 @@ pub enum Merge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalCommand {
     Auth,
-    ClientCmd,
+    Client(ClientCommand),
     Discard,
     Echo,
     Exec,
@@ -142,6 +142,25 @@ pub enum LocalCommand {
     Time,
     Unwatch,
     Watch,
+}
+
+/// A subcommand of CLIENT that the proxy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCommand {
+    Capa,
+    GetName,
+    GetRedir,
+    Help,
+    Id,
+    Info,
+    Kill,
+    List,
+    NoEvict,
+    NoTouch,
+    Reply,
+    SetInfo,
+    SetName,
+    TrackingInfo,
 }
 
 impl Command {

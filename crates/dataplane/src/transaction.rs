@@ -82,6 +82,11 @@ impl Transaction {
         self.queued == 0
     }
 
+    /// Requests that it has.
+    pub(crate) fn queued(&self) -> u32 {
+        self.queued
+    }
+
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()

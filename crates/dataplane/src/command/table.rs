@@ -5,14 +5,14 @@
 //! here, and the server answers what it does not take. Which command is refused, and why, is ours.
 
 use super::families::{
-    ACL, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT, SLOWLOG,
-    XGROUP, XINFO,
+    ACL, CLIENT, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT,
+    SLOWLOG, XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
 use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
-const BLOCKS: &str = "blocking commands come in a later release";
+pub(super) const BLOCKS: &str = "blocking commands come in a later release";
 const PUBSUB: &str = "publish and subscribe come in a later release";
 const WAITS: &str = "it waits for the writes of one connection, and connections are shared; \
                      a later release brings it";
@@ -81,7 +81,7 @@ pub static COMMANDS: &[Command] = &[
     refused(write("bzmpop", -5, count(2, Pop)), BLOCKS),
     refused(write("bzpopmax", -3, range(1, -2, 1)), BLOCKS),
     refused(write("bzpopmin", -3, range(1, -2, 1)), BLOCKS),
-    local("client", -2, LocalCommand::ClientCmd),
+    family(read("client", -2, Keys::None), CLIENT),
     refused(read("cluster", -2, Keys::None), CLUSTER),
     refused(read("clusterscan", -2, KEY), CLUSTER),
     family(read("command", -1, Keys::None), COMMAND),
@@ -390,7 +390,7 @@ const fn script(command: Command, given: ScriptGiven) -> Command {
     }
 }
 
-const fn local(name: &'static str, arity: i16, answer: LocalCommand) -> Command {
+pub(super) const fn local(name: &'static str, arity: i16, answer: LocalCommand) -> Command {
     Command {
         route: RouteKind::Local(answer),
         ..read(name, arity, Keys::None)

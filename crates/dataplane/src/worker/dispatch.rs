@@ -18,6 +18,9 @@ use crate::route::{self, Plan, Target, argument};
 /// Bytes of an unknown command's name and arguments that its error repeats, as in Redis.
 const ECHO_LIMIT: usize = 128;
 
+const NOAUTH_EXEC: &[u8] =
+    b"-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n";
+
 /// What became of a request that was looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -51,7 +54,9 @@ impl Worker {
         }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
-        let Some(command) = command::lookup(request.arg(0)) else {
+        let command = command::lookup(request.arg(0));
+        client.last = command;
+        let Some(command) = command else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
             }
@@ -62,6 +67,9 @@ impl Worker {
         };
         if let RouteKind::Local(local) = command.route {
             if !authenticated && !allowed_before_auth(local) {
+                if local == LocalCommand::Exec && self.dialect(handle) == Dialect::Redis {
+                    return self.answer(handle, NOAUTH_EXEC);
+                }
                 return self.refuse_unauthenticated(handle);
             }
             if !command.arity_ok(request.args.len()) {
@@ -96,6 +104,9 @@ impl Worker {
             Ok(member) => member,
             Err(line) => return self.answer(handle, &line),
         };
+        if let Some(client) = self.client(handle) {
+            client.last = Some(member);
+        }
         match member.route {
             RouteKind::Unsupported(why) => self.answer(handle, &unsupported(member, why)),
             RouteKind::Every(merge) => self.dispatch_every(handle, pool, member, merge, request),
@@ -104,10 +115,10 @@ impl Worker {
             }
             RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
             RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
-            RouteKind::Single
-            | RouteKind::Script(_)
-            | RouteKind::Split(_)
-            | RouteKind::Local(_) => self.dispatch_single(handle, pool, member, request),
+            RouteKind::Local(local) => self.local(handle, local, request),
+            RouteKind::Single | RouteKind::Script(_) | RouteKind::Split(_) => {
+                self.dispatch_single(handle, pool, member, request)
+            }
         }
     }
 

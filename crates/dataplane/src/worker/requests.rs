@@ -155,9 +155,11 @@ impl Worker {
 
     /// What could be taken from a client has been: notes how it stands now.
     fn took(&mut self, handle: Handle) {
+        let now = self.now.nanos;
         let Some(client) = self.client(handle) else {
             return;
         };
+        client.active = now;
         let kept = client.kept();
         if let Gate::Parked { bytes, .. } = &mut client.gate {
             // All that it has sent is kept, not only the request that is held.
