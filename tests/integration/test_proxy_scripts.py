@@ -9,6 +9,7 @@ import pytest
 import redis as redis_py
 
 from tests.integration.wire import Wire, WireError, command
+from tests.plane_host import PlaneHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import redis
 
     from tests.harness import Servers
-    from tests.plane_host import PlaneHost
 
 COUNT_UP = "return redis.call('INCRBY', KEYS[1], ARGV[1] or 1)"
 LIBRARY = "#!lua name=mylib\nredis.register_function('f', function(keys, args) return args[1] end)"
@@ -105,6 +105,20 @@ def test_what_has_no_key_runs_on_one_shard_for_good(make_client: Callable[..., r
         assert client.fcall("f", 0, "a") == b"a"
         queued: Any = client.pipeline().eval(text, 0, 10).evalsha(sha, 0, 10)
         assert queued.execute() == [11, 11]
+
+
+def test_workers_know_the_same_scripts(servers: Servers) -> None:
+    shards = {"a": servers.redis("a")}
+    host = servers.adopt(PlaneHost("proxy", [], servers.directory / "proxy", servers=shards, workers=3)).start()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(host.client()) for _ in range(12)]
+        sha = clients[0].script_load(COUNT_UP)
+        forget(host)
+        assert [client.evalsha(sha, 1, "k") for client in clients] == list(range(1, 13))
+        clients[0].script_flush()
+        for client in clients:
+            with pytest.raises(redis_py.exceptions.NoScriptError):
+                client.evalsha(sha, 1, "k")
 
 
 def test_what_is_no_script_gets_the_servers_words(client: redis.Redis, proxy: PlaneHost) -> None:

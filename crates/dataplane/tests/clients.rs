@@ -305,6 +305,30 @@ fn a_long_reply_that_nobody_wants_is_not_sent_either() {
 }
 
 #[test]
+fn each_subcommand_can_be_denied() {
+    let scene = Scene::new(|config| config.deny = vec!["client|kill".to_owned()]);
+    let mut client = scene.client();
+    let denied = "-ERR 'client|kill' is denied by this pool's settings";
+    assert_eq!(ask(&mut client, "CLIENT KILL ID 1"), denied);
+    assert_eq!(lines(&mut client, "CLIENT LIST").len(), 1);
+    for refused in [
+        "PAUSE 100",
+        "UNPAUSE",
+        "TRACKING ON",
+        "CACHING YES",
+        "UNBLOCK 1",
+        "IMPORT-SOURCE ON",
+    ] {
+        let answer = ask(&mut client, &format!("CLIENT {refused}"));
+        assert!(answer.contains("' is not supported by Shoal: "), "{answer}");
+    }
+    for refused in ["NO-EVICT ON", "NO-TOUCH ON"] {
+        let answer = ask(&mut client, &format!("CLIENT {refused}"));
+        assert!(answer.starts_with("-ERR clients share"), "{answer}");
+    }
+}
+
+#[test]
 fn questions_do_not_keep_workers_from_ending() {
     let crowd = Crowd::new();
     let mut clients = crowd.clients();
