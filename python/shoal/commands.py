@@ -120,7 +120,7 @@ killed client has sent are executed or not, as when it breaks its connection.
 
 After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
 Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
-PAUSE, UNBLOCK) is refused, and so is REPLY SKIP. Deny `client kill` and `client list` where clients are not to see one
+PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one
 another.
 
 ## The table

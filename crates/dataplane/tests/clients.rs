@@ -284,7 +284,44 @@ fn a_client_may_do_without_replies() {
     assert_eq!([(); 4].map(|()| client.line()), ["$1", "a", "+OK", "+PONG"]);
     client.says_nothing();
     assert_eq!(ask(&mut client, "CLIENT REPLY ON"), "+OK");
-    assert!(ask(&mut client, "CLIENT REPLY SKIP").starts_with("-ERR"));
+}
+
+#[test]
+fn one_reply_may_be_left_out_however_long_its_request_waits() {
+    let scene = Scene::new(|_| {});
+    let mut master = scene.master();
+    let mut client = scene.client();
+    scene.lease(0);
+    client.send(b"CLIENT REPLY SKIP\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n");
+    client.says_nothing();
+    client.send(&[&b"$1\r\n1\r\n"[..], PING, &get("k"), PING].concat());
+    scene.wait("held", |shard| shard.totals.held_requests == 1);
+    client.says_nothing();
+    scene.lease(dataplane::snapshot::NO_LEASE_NEEDED);
+    assert_eq!(master.request(), ["SET", "k", "1"]);
+    master.says_nothing();
+    master.send(b"+OK\r\n");
+    assert_eq!(master.request(), ["GET", "k"]);
+    master.send(b"$1\r\n1\r\n");
+    assert_eq!(
+        [(); 4].map(|()| client.line()),
+        ["+PONG", "$1", "1", "+PONG"]
+    );
+}
+
+#[test]
+fn a_long_reply_that_is_left_out_alone_is_left_out_whole() {
+    let scene = Scene::new(|_| {});
+    let mut master = scene.master();
+    let mut client = scene.client();
+    client.send(&[&b"CLIENT REPLY SKIP\r\n"[..], &get("k"), PING].concat());
+    assert_eq!(master.request(), ["GET", "k"]);
+    let long = "x".repeat(1 << 20);
+    let (first, rest) = long.split_at(1 << 19);
+    master.send(format!("${}\r\n{first}", long.len()).as_bytes());
+    client.says_nothing();
+    master.send(format!("{rest}\r\n").as_bytes());
+    assert_eq!(client.line(), "+PONG");
 }
 
 #[test]

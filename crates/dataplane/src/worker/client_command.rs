@@ -10,7 +10,7 @@ use super::Worker;
 use super::dispatch::{Request, Step};
 use super::local::{BAD_NAME, OK, SYNTAX, bulk, is_name};
 use super::muster::{Act, Filter};
-use crate::client::{Client, Gate};
+use crate::client::{Client, Gate, Muted};
 use crate::command::ClientCommand;
 use crate::endpoint::Endpoint;
 use crate::lane::Protocol;
@@ -19,7 +19,6 @@ use crate::snapshot::NANOS_A_MILLI;
 use crate::socket;
 
 const SHARED: &[u8] = b"-ERR clients share a connection to the shard: not supported by Shoal\r\n";
-const NO_SKIP: &[u8] = b"-ERR CLIENT REPLY SKIP is not supported by Shoal: use OFF and ON\r\n";
 const NANOS_A_SECOND: u64 = 1000 * NANOS_A_MILLI;
 
 const HELP: &[&str] = &[
@@ -50,7 +49,7 @@ const HELP: &[&str] = &[
     "NO-EVICT OFF",
     "NO-TOUCH OFF",
     "    ON is refused: clients share connections to the servers.",
-    "REPLY (ON|OFF)",
+    "REPLY (ON|OFF|SKIP)",
     "    Control the replies sent to the current connection.",
     "SETNAME <name>",
     "    Assign the name <name> to the current connection.",
@@ -109,24 +108,25 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
-        let mode = request.arg(2).to_ascii_uppercase();
-        match mode.as_slice() {
-            b"ON" | b"OFF" if !client.slots.is_empty() => {
-                client.gate = Gate::Full { resume_at: 0 };
-                Step::Kept
-            }
-            b"ON" => {
-                client.drop_muted();
-                client.muted = None;
-                self.answer(handle, OK)
-            }
-            b"OFF" => {
-                client.muted.get_or_insert(client.output.len());
-                Step::Taken
-            }
-            b"SKIP" => self.answer(handle, NO_SKIP),
-            _ => self.answer(handle, SYNTAX),
+        let once = match request.arg(2).to_ascii_uppercase().as_slice() {
+            b"ON" => None,
+            b"OFF" => Some(false),
+            b"SKIP" => Some(true),
+            _ => return self.answer(handle, SYNTAX),
+        };
+        if !client.slots.is_empty() {
+            client.gate = Gate::Full { resume_at: 0 };
+            return Step::Kept;
         }
+        let Some(once) = once else {
+            client.unmute();
+            return self.answer(handle, OK);
+        };
+        let keep = client.output.len();
+        let muted = client.muted.get_or_insert(Muted { keep, once });
+        muted.once &= once;
+        client.gate = client.gate_again();
+        Step::Taken
     }
 
     fn list_clients(&mut self, handle: Handle, request: Request<'_>) -> Step {

@@ -246,7 +246,7 @@ impl Worker {
         if at != shard {
             return false;
         }
-        client.gate = Gate::Open;
+        client.gate = client.gate_again();
         let pool = usize::from(client.pool);
         self.pools[pool].held_bytes = self.pools[pool].held_bytes.saturating_sub(bytes);
         true

@@ -220,8 +220,7 @@ impl Worker {
         self.end_transaction(handle);
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
-            client.drop_muted();
-            client.muted = None;
+            client.unmute();
             client.name = None;
             client.authenticated = !needs_password;
         }

@@ -30,7 +30,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        let reads = client.gate == Gate::Open && !client.closing;
+        let reads = matches!(client.gate, Gate::Open | Gate::One) && !client.closing;
         if event.broken() {
             self.client_lost(handle);
         } else if client.is_held() && drops || event.hung_up() && !reads {
@@ -61,7 +61,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if client.gate != Gate::Open || client.closing {
+        if !matches!(client.gate, Gate::Open | Gate::One) || client.closing {
             return self.watch_client(handle);
         }
         if client.input.is_empty() {
@@ -182,7 +182,7 @@ impl Worker {
             };
             client.resuming = false;
             if let Gate::Full { .. } = client.gate {
-                client.gate = Gate::Open;
+                client.gate = client.gate_again();
                 self.take_from_input(handle);
             }
         }
@@ -303,7 +303,7 @@ impl Worker {
             return false;
         };
         if client.handle != handle || client.closing || client.gate != Gate::Open {
-            return false;
+            return client.handle == handle && !client.closing && client.may_take_one();
         }
         let config = &self.snapshot.pools[usize::from(client.pool)].config;
         let factor = if alone { ALONE_FACTOR } else { 1 };
