@@ -134,6 +134,32 @@ these shards has had another master since the write, that is an error: the write
 replicas have. They need SPUBLISH on the servers (Redis 7.0): what is to be waited for is marked with a message to the
 shard channel `__shoal:wait`.
 
+## Scripts
+
+Keys are those that the request names; a script that reads or writes others finds what its shard has of them. A script
+without keys runs on one shard, always the same while the ring is.
+
+An EVALSHA finds its script whatever has become of the servers. The proxy remembers what EVAL and SCRIPT LOAD have
+brought through the pool (4096 scripts and 16 MiB; what was loaded or asked for by its SHA-1 leaves last), and sends the
+first EVALSHA of a script on each of its connections as EVAL with the text: so a failover, a restart or another shard
+answers no NOSCRIPT, and requests behind stay behind. A server that dropped a script under an open connection (a SCRIPT
+FLUSH that it was sent directly) answers NOSCRIPT once; the proxy then sends EVAL in its place, unless the client has
+pipelined more to that server behind it, or it is inside MULTI. Then, and for a script that this proxy has never seen,
+the client gets NOSCRIPT. SCRIPT FLUSH empties the memory. Functions are not remembered: a replica has its master's.
+
+## Clients
+
+A client sees and ends the clients of its own pool, on every worker of this proxy: **CLIENT LIST** and **CLIENT KILL**
+take ID, ADDR, LADDR, TYPE, USER, SKIPME and MAXAGE, CLIENT KILL also an address alone. Ids are this proxy's; clients of
+another proxy are seen there. The lines have the fields of Redis 7.2; what is not known is 0. The flag `b` is a client
+whose request is held because its shard has no master, `x` one in MULTI, whose `cmd` stays `multi`. Requests that a
+killed client has sent are executed or not, as when it breaks its connection.
+
+After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
+Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
+PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one
+another.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -161,6 +187,7 @@ _MERGES = {
 _ROUTES = {
     "Single": "the shard of its keys",
     "Blocking": "the shard of its keys, where it may wait",
+    "Script": "the shard of its keys; one for good without keys",
     "Any": "any one shard",
     "Scan": "one shard after the other",
     "Local": "the proxy itself",

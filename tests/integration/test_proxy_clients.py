@@ -136,3 +136,20 @@ def test_redis_benchmark(redis_benchmark: Path, proxy: PlaneHost) -> None:
     assert run.returncode == 0, run.stderr
     assert "Error" not in run.stdout + run.stderr
     assert run.stdout.count("requests per second") >= 16
+
+
+def test_clients_are_listed_and_killed_as_at_one_redis(make_client: Callable[..., redis.Redis], protocol: int) -> None:
+    operator, other = make_client(protocol=protocol, client_name="operator"), make_client(client_name="web-1", db=2)
+    other.set("k", "v")
+    listed: Any = {line["name"]: line for line in operator.client_list()}
+    web = listed["web-1"]
+    assert {"db": "2", "cmd": "set", "flags": "N", "multi": "-1"}.items() <= web.items()
+    assert web["lib-name"].startswith("redis-py")
+    assert listed["operator"]["resp"] == str(protocol)
+    assert operator.client_info()["id"] == operator.client_id() == int(listed["operator"]["id"])
+    assert [line["name"] for line in operator.client_list(client_id=[web["id"]])] == ["web-1"]
+    assert operator.client_kill_filter(_id=web["id"]) == 1
+    assert other.get("k") == b"v", "it connects again"
+    assert operator.client_list(client_id=[web["id"]]) == []
+    with pytest.raises(redis.ResponseError, match="not supported by Shoal"):
+        operator.client_pause(100)

@@ -17,6 +17,7 @@ use crate::inflight::{Owner, Pending};
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::{Handle, Interest};
 use crate::resp::ReplyScan;
+use crate::scripts::Sent;
 use crate::snapshot::Nanos;
 
 /// Where a connection is in its life.
@@ -129,6 +130,7 @@ pub(crate) struct Backend {
     pub(crate) refused: HashSet<Handle>,
     /// What the server answered to the mark before a WAIT, if that is an error.
     pub(crate) mark_refused: Option<Box<[u8]>>,
+    pub(crate) scripts: Sent,
     output: ByteQueue,
     written: usize,
     /// Requests in `output` of which something is unwritten and which change data.
@@ -165,6 +167,7 @@ impl Backend {
             run: Run::Unasked,
             refused: HashSet::new(),
             mark_refused: None,
+            scripts: Sent::default(),
             output: ByteQueue::default(),
             written: 0,
             unwritten_writes: 0,
@@ -295,6 +298,12 @@ impl Backend {
         &self.output.filled()[..len]
     }
 
+    /// More than the front request is this client's.
+    pub(crate) fn has_more_of(&self, client: Handle) -> bool {
+        let mut behind = self.fifo.iter().skip(1);
+        behind.any(|it| matches!(it.owner, Owner::Client { client: of, .. } if of == client))
+    }
+
     /// Some request that has left whole is unanswered.
     pub(crate) fn awaits_reply(&self) -> bool {
         let front = self.fifo.front();
@@ -363,6 +372,9 @@ impl Backend {
         }
         let unsent = self.fifo.iter().skip(self.expired);
         let unsent = unsent.take_while(|pending| is_late(pending)).count();
+        if unsent > 0 {
+            self.scripts.forget_all();
+        }
         let dropped = self.fifo.drain(self.expired..self.expired + unsent);
         let mut end = start;
         for pending in dropped {
@@ -400,6 +412,7 @@ impl Backend {
         if keep == self.fifo.len() {
             return Vec::new();
         }
+        self.scripts.forget_all();
         let mut at = start;
         let taken = self
             .fifo

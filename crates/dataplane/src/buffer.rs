@@ -51,6 +51,14 @@ impl ByteQueue {
     /// Keeps the first `count` bytes and drops what is behind them.
     pub(crate) fn truncate(&mut self, count: usize) {
         self.bytes.truncate(self.start + count);
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Bytes that it could take without another allocation.
+    pub(crate) fn spare_len(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
     }
 
     /// Takes these bytes out of the midst.

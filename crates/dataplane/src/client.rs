@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 
 use crate::blocking::Blocking;
 use crate::buffer::ByteQueue;
-use crate::command::Access;
+use crate::command::{Access, Command};
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
@@ -20,6 +20,8 @@ use crate::writes::Writes;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Gate {
     Open,
+    /// One may, whose reply is left out: open while it has not been taken.
+    One,
     /// Too much is unanswered or unread: opens again when at most this many requests are unanswered.
     Full {
         resume_at: usize,
@@ -29,6 +31,22 @@ pub(crate) enum Gate {
         shard: usize,
         bytes: usize,
     },
+}
+
+/// A client that wants no replies.
+#[derive(Clone, Copy)]
+pub(crate) struct Muted {
+    /// So many bytes at the front of its output are to be sent all the same.
+    pub(crate) keep: usize,
+    /// Only the next one is not wanted.
+    pub(crate) once: bool,
+}
+
+/// What a client says that it is made with.
+#[derive(Default)]
+pub(crate) struct Library {
+    pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) version: Option<Box<[u8]>>,
 }
 
 /// A client.
@@ -66,7 +84,14 @@ pub(crate) struct Client {
     pub(crate) slots: Slots,
     /// Replies to be sent.
     pub(crate) output: ByteQueue,
+    pub(crate) muted: Option<Muted>,
     pub(crate) name: Option<Box<[u8]>>,
+    pub(crate) library: Library,
+    /// When it connected, and when it was last read from or let go on.
+    pub(crate) born: Nanos,
+    pub(crate) active: Nanos,
+    /// Its latest request, as far as that is known.
+    pub(crate) last: Option<&'static Command>,
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
@@ -103,7 +128,12 @@ impl Client {
             needed: 0,
             slots: Slots::default(),
             output: ByteQueue::default(),
+            muted: None,
             name: None,
+            library: Library::default(),
+            born: 0,
+            active: 0,
+            last: None,
             transaction: None,
             watch: None,
             blocking: None,
@@ -136,6 +166,54 @@ impl Client {
         while let Some(reply) = self.slots.take_ready() {
             self.output.push(&reply);
         }
+    }
+
+    /// The socket took so many bytes of what is to be sent.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.output.consume(count);
+        if let Some(muted) = &mut self.muted {
+            muted.keep -= count;
+        }
+    }
+
+    /// Drops the replies of a client that wants none; if it was only one, and that is there, the gate opens once
+    /// the others may come.
+    pub(crate) fn drop_muted(&mut self) {
+        let Some(Muted { keep, once }) = self.muted else {
+            return;
+        };
+        let answered = self.is_answered();
+        self.output.truncate(keep);
+        if once && answered {
+            self.muted = None;
+            self.gate = Gate::Full { resume_at: 0 };
+        }
+    }
+
+    /// Replies are sent from now on, but not those that have not been wanted.
+    pub(crate) fn unmute(&mut self) {
+        self.drop_muted();
+        self.muted = None;
+        self.gate = Gate::Open;
+    }
+
+    /// Everything it asked for is there, and something that it does not want.
+    fn is_answered(&self) -> bool {
+        let muted = self.muted.as_ref();
+        self.slots.is_empty() && muted.is_some_and(|muted| self.output.len() > muted.keep)
+    }
+
+    /// The gate, once what has closed it is over.
+    pub(crate) fn gate_again(&self) -> Gate {
+        match &self.muted {
+            Some(muted) if muted.once => Gate::One,
+            _ => Gate::Open,
+        }
+    }
+
+    /// The one request that may be taken has not been.
+    pub(crate) fn may_take_one(&self) -> bool {
+        self.gate == Gate::One && self.slots.is_empty() && !self.is_answered()
     }
 
     /// Nothing is unanswered and nothing is unsent.
@@ -184,7 +262,7 @@ impl Client {
     /// What the socket should be watched for in this state.
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
-            Gate::Open if !self.closing => Interest::READ,
+            Gate::Open | Gate::One if !self.closing => Interest::READ,
             _ if (self.is_held() || self.blocks()) && !self.ended => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };

@@ -62,6 +62,8 @@ pub enum RouteKind {
     Single,
     /// The same, on a connection of the client's own if it waits there.
     Blocking(Wait),
+    /// The same, and without keys to a shard chosen for good: what runs scripts.
+    Script(ScriptGiven),
     /// Cut by shard, the replies merged.
     Split(Merge),
     /// To every shard as it is, the replies merged.
@@ -92,6 +94,17 @@ pub enum Wait {
     First,
     /// Milliseconds behind BLOCK; without that it does not wait: XREAD.
     Option,
+}
+
+/// How a request names the script that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScriptGiven {
+    /// By its text: EVAL.
+    Whole,
+    /// By the SHA-1 of that: EVALSHA.
+    Digest,
+    /// By the name of a function, which its server has or not: FCALL.
+    Name,
 }
 
 /// How the replies of several shards become one.
@@ -133,7 +146,7 @@ pub enum Merge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocalCommand {
     Auth,
-    ClientCmd,
+    Client(ClientCommand),
     Discard,
     Echo,
     Exec,
@@ -146,6 +159,25 @@ pub enum LocalCommand {
     Time,
     Unwatch,
     Watch,
+}
+
+/// A subcommand of CLIENT that the proxy answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCommand {
+    Capa,
+    GetName,
+    GetRedir,
+    Help,
+    Id,
+    Info,
+    Kill,
+    List,
+    NoEvict,
+    NoTouch,
+    Reply,
+    SetInfo,
+    SetName,
+    TrackingInfo,
 }
 
 impl Command {

@@ -30,6 +30,7 @@ mod reactor;
 pub mod resp;
 pub mod ring;
 mod route;
+mod scripts;
 pub mod snapshot;
 mod socket;
 mod stats;

@@ -76,12 +76,13 @@ impl Plane {
         let current = self.current();
         self.post(&current, self.bind(&current, |_| true)?);
         let next_client_id = Arc::new(AtomicU64::new(1));
+        let peers: Arc<[_]> = self.mailboxes.clone().into();
         let mut threads = self.threads();
         for (number, mailbox) in self.mailboxes.iter().enumerate() {
             let worker = Worker::new(Setup {
                 mailbox: mailbox.clone(),
                 number,
-                workers: self.workers(),
+                peers: peers.clone(),
                 next_client_id: next_client_id.clone(),
             })
             .map_err(|source| failed("epoll".into(), source))?;

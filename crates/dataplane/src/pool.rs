@@ -14,6 +14,7 @@ use crate::error::PlaneError;
 use crate::hash::{HashKind, HashTag};
 use crate::lane::LaneKey;
 use crate::ring::{Distribution, Ring};
+use crate::scripts::Scripts;
 use crate::stats::PoolCounters;
 
 /// Who says where the servers of a pool are, and so what becomes of requests while one is away.
@@ -270,6 +271,7 @@ pub(crate) struct PoolFace {
     pub(crate) ejections: AtomicU64,
     /// By worker.
     pub(crate) counters: Box<[Arc<PoolCounters>]>,
+    pub(crate) scripts: Scripts,
 }
 
 impl PoolFace {
@@ -278,6 +280,7 @@ impl PoolFace {
             clients: AtomicUsize::new(0),
             ejections: AtomicU64::new(0),
             counters: (0..workers).map(|_| Arc::default()).collect(),
+            scripts: Scripts::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) enum Target {
     /// Keys on several shards of a command that cannot: the first two that differ, as
     /// (argument, shard).
     Crosses([(u32, usize); 2]),
-    /// No key at all, for a command that usually has one.
+    /// No key at all: a script that names none.
     NoKey,
     /// Every shard is ejected.
     NoShard,

@@ -18,6 +18,16 @@ use crate::pool::PoolConfig;
 /// A server that has vanished without a word is noticed after about twice this.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
+/// Where an accepted connection comes from and where it has arrived, as `IP:PORT`; `?:0` if the kernel does not know
+/// any more.
+pub(crate) fn both_ends(socket: &OwnedFd) -> [String; 2] {
+    let socket = SockRef::from(socket);
+    [socket.peer_addr(), socket.local_addr()].map(|end| {
+        let address = end.ok().and_then(|it| it.as_socket());
+        address.map_or_else(|| "?:0".to_owned(), |it| it.to_string())
+    })
+}
+
 /// The listeners of one pool, one for each worker. Nothing is left bound if one of them fails.
 pub(crate) fn listen(config: &PoolConfig, workers: usize) -> Result<Vec<OwnedFd>, PlaneError> {
     match config.endpoint()? {

@@ -27,6 +27,8 @@ pub(crate) struct Transaction {
     whole: bool,
     aborted: bool,
     pub(crate) access: Access,
+    /// A script is named by its digest.
+    pub(crate) names_scripts: bool,
     /// The shard that all its keys are on; none while it has no key.
     pub(crate) shard: Option<usize>,
     /// The ring that says so.
@@ -41,6 +43,7 @@ impl Transaction {
             whole: false,
             aborted: false,
             access: Access::Read,
+            names_scripts: false,
             shard: None,
             router,
         }
@@ -79,6 +82,11 @@ impl Transaction {
         self.queued == 0
     }
 
+    /// Requests that it has.
+    pub(crate) fn queued(&self) -> u32 {
+        self.queued
+    }
+
     /// Bytes that it takes.
     pub(crate) fn len(&self) -> usize {
         self.frames.len()
@@ -91,6 +99,11 @@ impl Transaction {
             self.frames.extend_from_slice(EXEC);
         }
         &self.frames
+    }
+
+    /// Puts frames that come to the same in place of all that will be sent.
+    pub(crate) fn replace(&mut self, whole: Vec<u8>) {
+        self.frames = whole;
     }
 
     /// How many replies it gets once it is sent: also MULTI and EXEC have one.
@@ -113,6 +126,26 @@ pub(crate) struct Watch {
     pub(crate) backend: Handle,
     /// WATCH was sent on it: till then another connection is as good.
     pub(crate) armed: bool,
+}
+
+pub(crate) fn is_transaction(frames: &[u8]) -> bool {
+    frames.starts_with(MULTI)
+}
+
+/// The whole transaction `frames` with other requests for some; none if it stays as it is.
+pub(crate) fn rewritten(
+    frames: &[u8],
+    mut other: impl FnMut(&[u8], &[Span]) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    let mut changed = false;
+    let mut whole = MULTI.to_vec();
+    each_request(frames, |frame, args| {
+        let other = other(frame, args);
+        changed |= other.is_some();
+        whole.extend_from_slice(other.as_deref().unwrap_or(frame));
+    });
+    whole.extend_from_slice(EXEC);
+    changed.then_some(whole)
 }
 
 /// Looks at each request between the MULTI and the EXEC of `frames`.

@@ -5,14 +5,17 @@
 //! to be sent. The routing state is one snapshot, taken between two rounds.
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
-//! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
-//! what stands between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch
-//! keys (`watches`), to block (`blocking`) or to ask what is replicated (`waits`), `replies` reads backends and `refusals` judges what they
-//! refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens and loses backends, `flush`
-//! writes, `renew` moves to a new snapshot, `publish` shows how things stand. Called by `plane`.
+//! shards, `scan` what goes from one to the next, `scripts` EVALSHA, `local` answers what needs no shard
+//! and `client_command` CLIENT, for which `muster` asks the other workers, `transaction` queues what stands
+//! between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch keys
+//! (`watches`), to block (`blocking`) or to ask what is replicated (`waits`), `replies` reads backends and
+//! `refusals` judges what they refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens
+//! and loses backends, `flush` writes, `renew` moves to a new snapshot, `publish` shows how things stand.
+//! Called by `plane`.
 
 mod accept;
 mod blocking;
+mod client_command;
 mod dispatch;
 mod every;
 mod flush;
@@ -20,6 +23,7 @@ mod hold;
 mod lanes;
 mod local;
 mod losses;
+mod muster;
 mod pinned;
 mod publish;
 mod refusals;
@@ -27,6 +31,7 @@ mod renew;
 mod replies;
 mod requests;
 mod scan;
+mod scripts;
 mod shard;
 mod transaction;
 mod waits;
@@ -47,6 +52,7 @@ use crate::reactor::{Events, Handle, ID_MASK, Reactor, Ready, Token, Waker};
 use crate::resp::Span;
 use crate::snapshot::{Nanos, Snapshot};
 use crate::stats::{PoolCounters, WorkerStats};
+use muster::Muster;
 use shard::Shard;
 #[cfg(any(test, fuzzing))]
 pub(crate) use transaction::judge;
@@ -68,12 +74,15 @@ pub(crate) struct Mailbox {
     stopping: AtomicBool,
 }
 
-/// A newer snapshot than the one in use, and the listeners of pools that listen anew.
+/// A newer snapshot than the one in use, the listeners of pools that listen anew, and what workers ask.
 #[derive(Default)]
 pub(crate) struct News {
     snapshot: Option<Arc<Snapshot>>,
     /// With the pool's id.
     listeners: Vec<(usize, OwnedFd)>,
+    musters: Vec<Arc<Muster>>,
+    /// The worker has ended.
+    closed: bool,
 }
 
 impl Mailbox {
@@ -97,6 +106,26 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Asks the worker something; false if it has ended.
+    fn ask(&self, muster: Arc<Muster>) -> bool {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.closed {
+            return false;
+        }
+        next.musters.push(muster);
+        drop(next);
+        self.has_next.store(true, Ordering::Release);
+        self.waker.wake();
+        true
+    }
+
+    /// Takes no more questions; those that are left are returned.
+    fn close(&self) -> Vec<Arc<Muster>> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        next.closed = true;
+        std::mem::take(&mut next.musters)
+    }
+
     /// Asks the worker to finish what is unanswered and to end.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -117,7 +146,8 @@ pub(crate) struct Setup {
     pub(crate) mailbox: Arc<Mailbox>,
     /// Which of the workers it is.
     pub(crate) number: usize,
-    pub(crate) workers: usize,
+    /// All workers' mailboxes, by number.
+    pub(crate) peers: Arc<[Arc<Mailbox>]>,
     pub(crate) next_client_id: Arc<AtomicU64>,
 }
 
@@ -173,6 +203,7 @@ pub(crate) struct Worker {
     next_client_id: Arc<AtomicU64>,
     number: usize,
     workers: usize,
+    peers: Arc<[Arc<Mailbox>]>,
     clients: Slab<Client>,
     backends: Slab<Backend>,
     /// By the pools' and the shards' ids.
@@ -205,11 +236,12 @@ impl Worker {
         Ok(Self {
             reactor: Reactor::new(setup.mailbox.waker.clone())?,
             mailbox: setup.mailbox,
-            snapshot: Arc::new(Snapshot::initial(Vec::new(), setup.workers)),
+            snapshot: Arc::new(Snapshot::initial(Vec::new(), setup.peers.len())),
             accept_again: None,
             next_client_id: setup.next_client_id,
             number: setup.number,
-            workers: setup.workers,
+            workers: setup.peers.len(),
+            peers: setup.peers,
             clients: Slab::new(),
             backends: Slab::new(),
             pools: Vec::new(),
@@ -234,6 +266,12 @@ impl Worker {
 
     /// Works until asked to stop and everything unanswered is answered.
     pub(crate) fn run(mut self) -> std::io::Result<()> {
+        let ended = self.rounds();
+        self.leave_muster();
+        ended
+    }
+
+    fn rounds(&mut self) -> std::io::Result<()> {
         let mut events = Events::new();
         loop {
             self.reactor.wait(self.wait_ms(), &mut events)?;

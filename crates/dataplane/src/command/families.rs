@@ -3,14 +3,23 @@
 //! Owns those rows; `table` names them in the rows of the commands. The rule it keeps: every subcommand of the
 //! servers here has a row, and one that is not here is unknown. Arities are laxest where servers differ.
 
-use super::table::{ADMIN, ONE_SERVER, any, every, guarded, lone, range, read, refused, write};
-use super::{Command, Keys, Merge};
+use super::table::{
+    ADMIN, ONE_SERVER, any, every, guarded, local, lone, range, read, refused, write,
+};
+use super::{ClientCommand, Command, Keys, LocalCommand, Merge};
+
+const UNBLOCKS: &str =
+    "no other connection can end what waits; ending the client with CLIENT KILL does";
 
 /// Behind the subcommand.
 const SECOND: Keys = range(2, 2, 1);
 
 const NO_WHOLE: &str = "the answers of several shards make no whole: ask one server";
 const RUNNING: &str = "it stops what one server runs: connect to that server";
+const TRACKS: &str = "a server tells of changed keys on a connection of one client, and connections \
+                      are shared; a later release brings it";
+const PAUSES: &str =
+    "clients are not paused on demand: a switchover holds their requests by itself";
 const DEBUGS: &str = "it needs a connection of its own to one server";
 
 /// Clients share connections, so all are the one user that Shoal is to the servers.
@@ -28,6 +37,30 @@ pub(super) static ACL: &[Command] = &[
     refused(sub("acl|setuser", -3), ADMIN),
     refused(sub("acl|users", 2), ADMIN),
     any(sub("acl|whoami", 2)),
+];
+
+/// About connections of clients to the proxy; those to the servers are shared.
+pub(super) static CLIENT: &[Command] = &[
+    refused(sub("client|caching", 3), TRACKS),
+    client("client|capa", -3, ClientCommand::Capa),
+    client("client|getname", 2, ClientCommand::GetName),
+    client("client|getredir", 2, ClientCommand::GetRedir),
+    client("client|help", 2, ClientCommand::Help),
+    client("client|id", 2, ClientCommand::Id),
+    refused(sub("client|import-source", 3), ADMIN),
+    client("client|info", 2, ClientCommand::Info),
+    client("client|kill", -3, ClientCommand::Kill),
+    client("client|list", -2, ClientCommand::List),
+    client("client|no-evict", 3, ClientCommand::NoEvict),
+    client("client|no-touch", 3, ClientCommand::NoTouch),
+    refused(sub("client|pause", -3), PAUSES),
+    client("client|reply", 3, ClientCommand::Reply),
+    client("client|setinfo", 4, ClientCommand::SetInfo),
+    client("client|setname", 3, ClientCommand::SetName),
+    refused(sub("client|tracking", -3), TRACKS),
+    client("client|trackinginfo", 2, ClientCommand::TrackingInfo),
+    refused(sub("client|unblock", -3), UNBLOCKS),
+    refused(sub("client|unpause", 2), PAUSES),
 ];
 
 pub(super) static COMMAND: &[Command] = &[
@@ -138,6 +171,10 @@ pub(super) static XINFO: &[Command] = &[
 
 const fn sub(name: &'static str, arity: i16) -> Command {
     read(name, arity, Keys::None)
+}
+
+const fn client(name: &'static str, arity: i16, command: ClientCommand) -> Command {
+    local(name, arity, LocalCommand::Client(command))
 }
 
 /// A subcommand that changes what the servers keep.

@@ -42,7 +42,7 @@ pub enum Keys {
 /// How a family of commands words its objections to a number of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountErrors {
-    /// EVAL, FCALL and their kin; they alone may have no key, which no shard could be chosen by.
+    /// EVAL, FCALL and their kin; they alone may have no key.
     Script,
     /// ZUNION and the other operations on sorted sets.
     SortedSets,
@@ -166,6 +166,9 @@ impl Command {
         out: &mut Vec<u32>,
     ) -> Result<(), KeyError> {
         let count = resp::number(request.get(at));
+        if (errors, count) == (CountErrors::Script, Some(0)) {
+            return Ok(());
+        }
         let Some(count @ 1..) = count else {
             return Err(self.bad_count(count, errors));
         };
@@ -186,9 +189,6 @@ impl Command {
     /// What is wrong with a number of keys that is below 1 or no number.
     fn bad_count(&self, count: Option<i64>, errors: CountErrors) -> KeyError {
         match (errors, count) {
-            (CountErrors::Script, Some(0)) => {
-                KeyError::Refused(self.name, "without a key: no shard can be chosen")
-            }
             (CountErrors::Script, Some(_)) => KeyError::Invalid("Number of keys can't be negative"),
             (CountErrors::SortedSets, Some(_)) => KeyError::NoInputKey(self.name),
             (CountErrors::Script | CountErrors::SortedSets, None) => {

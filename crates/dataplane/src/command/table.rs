@@ -5,11 +5,11 @@
 //! here, and the server answers what it does not take. Which command is refused, and why, is ours.
 
 use super::families::{
-    ACL, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT, SLOWLOG,
-    XGROUP, XINFO,
+    ACL, CLIENT, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT,
+    SLOWLOG, XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
-use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, Wait};
+use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven, Wait};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
 const PUBSUB: &str = "publish and subscribe come in a later release";
@@ -78,7 +78,7 @@ pub static COMMANDS: &[Command] = &[
     blocking(write("bzmpop", -5, count(2, Pop)), Wait::First),
     blocking(write("bzpopmax", -3, range(1, -2, 1)), Wait::Last),
     blocking(write("bzpopmin", -3, range(1, -2, 1)), Wait::Last),
-    local("client", -2, LocalCommand::ClientCmd),
+    family(read("client", -2, Keys::None), CLIENT),
     refused(read("cluster", -2, Keys::None), CLUSTER),
     refused(read("clusterscan", -2, KEY), CLUSTER),
     family(read("command", -1, Keys::None), COMMAND),
@@ -94,18 +94,21 @@ pub static COMMANDS: &[Command] = &[
     local("discard", 1, LocalCommand::Discard),
     read("dump", 2, KEY),
     local("echo", 2, LocalCommand::Echo),
-    write("eval", -3, count(2, Script)),
-    read("eval_ro", -3, count(2, Script)),
-    write("evalsha", -3, count(2, Script)),
-    read("evalsha_ro", -3, count(2, Script)),
+    script(write("eval", -3, count(2, Script)), ScriptGiven::Whole),
+    script(read("eval_ro", -3, count(2, Script)), ScriptGiven::Whole),
+    script(write("evalsha", -3, count(2, Script)), ScriptGiven::Digest),
+    script(
+        read("evalsha_ro", -3, count(2, Script)),
+        ScriptGiven::Digest,
+    ),
     local("exec", 1, LocalCommand::Exec),
     split(read("exists", -2, ALL), Merge::Sum),
     write("expire", -3, KEY),
     write("expireat", -3, KEY),
     read("expiretime", 2, KEY),
     refused(read("failover", -1, Keys::None), REPLICATION),
-    write("fcall", -3, count(2, Script)),
-    read("fcall_ro", -3, count(2, Script)),
+    script(write("fcall", -3, count(2, Script)), ScriptGiven::Name),
+    script(read("fcall_ro", -3, count(2, Script)), ScriptGiven::Name),
     every(write("flushall", -1, Keys::None), Merge::Ok),
     every(write("flushdb", -1, Keys::None), Merge::Ok),
     family(read("function", -2, Keys::None), FUNCTION),
@@ -384,6 +387,13 @@ const fn blocking(command: Command, wait: Wait) -> Command {
     }
 }
 
+const fn script(command: Command, given: ScriptGiven) -> Command {
+    Command {
+        route: RouteKind::Script(given),
+        ..command
+    }
+}
+
 const fn waits(command: Command, merge: Merge) -> Command {
     Command {
         route: RouteKind::Wait(merge),
@@ -391,7 +401,7 @@ const fn waits(command: Command, merge: Merge) -> Command {
     }
 }
 
-const fn local(name: &'static str, arity: i16, answer: LocalCommand) -> Command {
+pub(super) const fn local(name: &'static str, arity: i16, answer: LocalCommand) -> Command {
     Command {
         route: RouteKind::Local(answer),
         ..read(name, arity, Keys::None)

@@ -82,6 +82,7 @@ impl Worker {
         }
         let mut client = Client::new(handle, socket, pool as u16, number, authenticated);
         client.lane = lane;
+        (client.born, client.active) = (self.now.nanos, self.now.nanos);
         self.clients.insert(client);
         let counters = &self.pools[pool].counters;
         counters.accepted.add(1);

@@ -19,6 +19,9 @@ use crate::route::{self, Plan, Target, argument};
 /// Bytes of an unknown command's name, and of its arguments, that its error repeats, as in Redis.
 const ECHO_LIMIT: usize = 128;
 
+const NOAUTH_EXEC: &[u8] =
+    b"-EXECABORT Transaction discarded because of: NOAUTH Authentication required.\r\n";
+
 /// What became of a request that was looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -54,7 +57,8 @@ impl<'f> Request<'f> {
 impl Worker {
     /// Sends, answers or keeps one whole request.
     pub(super) fn dispatch(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        let Some(client) = self.client(handle) else {
+        let found = self.clients.get_mut(handle.index as usize);
+        let Some(client) = found.filter(|client| client.handle == handle) else {
             return Step::Taken;
         };
         if client.transaction.is_some() {
@@ -62,8 +66,9 @@ impl Worker {
         }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
-        let config = &self.snapshot.pools[pool].config;
-        let Some(command) = config.command(request.arg(0)) else {
+        let command = self.snapshot.pools[pool].config.command(request.arg(0));
+        client.last = command;
+        let Some(command) = command else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
             }
@@ -74,6 +79,9 @@ impl Worker {
         };
         if let RouteKind::Local(local) = command.route {
             if !authenticated && !allowed_before_auth(local) {
+                if local == LocalCommand::Exec && self.dialect(handle) == Dialect::Redis {
+                    return self.answer(handle, NOAUTH_EXEC);
+                }
                 return self.refuse_unauthenticated(handle);
             }
             if !command.arity_ok(request.args.len()) {
@@ -108,6 +116,9 @@ impl Worker {
             Ok(member) => member,
             Err(line) => return self.answer(handle, &line),
         };
+        if let Some(client) = self.client(handle) {
+            client.last = Some(member);
+        }
         match member.route {
             RouteKind::Unsupported(why) => self.answer(handle, &unsupported(member, why)),
             RouteKind::Every(merge) => self.dispatch_every(handle, pool, member, merge, request),
@@ -120,7 +131,8 @@ impl Worker {
             RouteKind::Blocking(wait) => {
                 self.dispatch_blocking(handle, pool, member, wait, request)
             }
-            RouteKind::Single | RouteKind::Split(_) | RouteKind::Local(_) => {
+            RouteKind::Local(local) => self.local(handle, local, request),
+            RouteKind::Single | RouteKind::Script(_) | RouteKind::Split(_) => {
                 self.dispatch_single(handle, pool, member, request)
             }
         }
@@ -154,8 +166,20 @@ impl Worker {
         let mut keys = std::mem::take(&mut self.keys);
         let Request { frame, args } = request;
         let target = route::target(&self.pools[pool].router, command, frame, args, &mut keys);
+        let target = match target {
+            Ok(Target::NoKey) => {
+                let shard = self.pools[pool].router.any();
+                Ok(shard.map_or(Target::NoShard, Target::Shard))
+            }
+            target => target,
+        };
         let step = match target {
-            Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
+            Ok(Target::Shard(shard)) => match command.route {
+                RouteKind::Script(given) => {
+                    self.forward_script(handle, shard, command, given, request)
+                }
+                _ => self.forward(handle, shard, command, frame),
+            },
             Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
             other => self.misses(handle, command, request, &other),
         };
@@ -191,10 +215,7 @@ impl Worker {
     ) -> Step {
         let line = match target {
             Ok(Target::Crosses(pair)) => self.crosses(command, request, *pair),
-            Ok(Target::NoShard) => {
-                return self.cannot_forward(handle, &strerror(Errno::CONNREFUSED));
-            }
-            Ok(_) => no_key(command),
+            Ok(_) => return self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
             Err(error) => format!("-ERR {error}\r\n"),
         };
         self.answer(handle, line.as_bytes())
@@ -401,13 +422,6 @@ pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {
         command.name
     )
     .into_bytes()
-}
-
-pub(super) fn no_key(command: &Command) -> String {
-    format!(
-        "-ERR '{}' without a key is not supported by Shoal: no shard can be chosen\r\n",
-        command.name
-    )
 }
 
 /// As Redis words it.

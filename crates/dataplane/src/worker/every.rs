@@ -119,6 +119,7 @@ impl Worker {
         merge: Merge,
         request: Request<'_>,
     ) -> Step {
+        self.note_script_command(pool, command, request);
         let given = match merge {
             Merge::Info => Given::Section(self.own_section(pool, request)),
             Merge::Newest => Given::AtMost(log_entries(request)),

@@ -144,9 +144,10 @@ impl Worker {
             return;
         };
         client.dirty = false;
+        client.drop_muted();
         if !client.output.is_empty() {
             match rustix::io::write(&client.socket, client.output.filled()) {
-                Ok(count) => client.output.consume(count),
+                Ok(count) => client.sent(count),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_) => return self.client_lost(handle),
             }

@@ -179,7 +179,8 @@ impl Worker {
             match room {
                 Room::Ready(backend) => {
                     self.no_longer_held(pool, &request);
-                    self.send(backend, request.owner, request.access, &request.frame);
+                    let frame = self.equipped(backend, pool, &request.frame);
+                    self.send(backend, request.owner, request.access, &frame);
                     let held = self.now.nanos.saturating_sub(request.since) / NANOS_A_MILLI;
                     if let Some(backend) = self.backend(backend) {
                         // Also what was held for an instant only has been held.
@@ -247,7 +248,7 @@ impl Worker {
         if at != shard {
             return false;
         }
-        client.gate = Gate::Open;
+        client.gate = client.gate_again();
         let pool = usize::from(client.pool);
         self.pools[pool].held_bytes = self.pools[pool].held_bytes.saturating_sub(bytes);
         true

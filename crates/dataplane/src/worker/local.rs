@@ -7,6 +7,7 @@ use crate::command::LocalCommand;
 use crate::lane::Protocol;
 use crate::pool::Dialect;
 use crate::reactor::Handle;
+use crate::resp;
 use crate::snapshot::DATABASES;
 
 /// The level of Redis that clients are told to expect.
@@ -14,10 +15,10 @@ const REDIS_VERSION: &str = "7.0.0";
 /// Longest name a client may give itself.
 const LONGEST_NAME: usize = 1024;
 
-const OK: &[u8] = b"+OK\r\n";
+pub(super) const OK: &[u8] = b"+OK\r\n";
 const BETWEEN_WATCH_AND_EXEC: &[u8] = b"-ERR SELECT and HELLO between WATCH and EXEC are not \
 supported by Shoal: the connection that watches has its database and protocol\r\n";
-const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+pub(super) const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const TWEMPROXY_WRONG_PASSWORD: &[u8] = b"-ERR invalid password\r\n";
 const TWEMPROXY_NO_PASSWORD_SET: &[u8] = b"-ERR Client sent AUTH, but no password is set\r\n";
@@ -66,7 +67,7 @@ impl Worker {
                 self.unwatch(handle);
                 self.answer(handle, OK)
             }
-            LocalCommand::ClientCmd => self.client_command(handle, request),
+            LocalCommand::Client(command) => self.client_command(handle, command, request),
             LocalCommand::Time => self.answer(handle, time_reply().as_bytes()),
         }
     }
@@ -138,13 +139,13 @@ impl Worker {
         let mut name = None;
         let mut at = 2;
         if request.args.len() > 1 {
-            protocol = match request.arg(1) {
-                b"2" => Protocol::Resp2,
-                b"3" => Protocol::Resp3,
-                other if other.iter().all(u8::is_ascii_digit) => {
+            protocol = match resp::number(request.arg(1)) {
+                Some(2) => Protocol::Resp2,
+                Some(3) => Protocol::Resp3,
+                Some(_) => {
                     return self.answer(handle, b"-NOPROTO unsupported protocol version\r\n");
                 }
-                _ => {
+                None => {
                     let reply = b"-ERR Protocol version is not an integer or out of range\r\n";
                     return self.answer(handle, reply);
                 }
@@ -202,10 +203,7 @@ impl Worker {
     }
 
     fn select(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        let index = std::str::from_utf8(request.arg(1))
-            .ok()
-            .and_then(|text| text.parse::<i64>().ok());
-        let Some(index) = index else {
+        let Some(index) = resp::number(request.arg(1)) else {
             return self.answer(handle, b"-ERR value is not an integer or out of range\r\n");
         };
         let database = u16::try_from(index).ok().filter(|&at| at < DATABASES);
@@ -222,6 +220,7 @@ impl Worker {
         self.end_transaction(handle);
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
+            client.unmute();
             client.name = None;
             client.authenticated = !needs_password;
         }
@@ -232,79 +231,20 @@ impl Worker {
         self.answer(handle, b"+RESET\r\n")
     }
 
-    fn client_command(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        let subcommand = request.arg(1).to_ascii_uppercase();
-        match (subcommand.as_slice(), request.args.len()) {
-            (b"SETNAME", 3) => {
-                let name = request.arg(2);
-                if !is_name(name) {
-                    return self.answer(handle, BAD_NAME);
-                }
-                if let Some(client) = self.client(handle) {
-                    client.name = (!name.is_empty()).then(|| name.into());
-                }
-                self.answer(handle, OK)
-            }
-            (b"GETNAME", 2) => {
-                let Some(client) = self.client(handle) else {
-                    return Step::Taken;
-                };
-                let reply = match (&client.name, client.lane.protocol) {
-                    (Some(name), _) => bulk(name),
-                    (None, Protocol::Resp2) => b"$-1\r\n".to_vec(),
-                    (None, Protocol::Resp3) => b"_\r\n".to_vec(),
-                };
-                self.answer(handle, &reply)
-            }
-            (b"ID", 2) => {
-                let id = self.client_number(handle);
-                self.answer(handle, format!(":{id}\r\n").as_bytes())
-            }
-            (b"SETINFO", 4) => {
-                let attribute = request.arg(2).to_ascii_uppercase();
-                let reply: &[u8] = match attribute.as_slice() {
-                    b"LIB-NAME" | b"LIB-VER" => OK,
-                    _ => b"-ERR Unrecognized option\r\n",
-                };
-                self.answer(handle, reply)
-            }
-            (b"NO-EVICT" | b"NO-TOUCH", 3) => {
-                let reply: &[u8] = match request.arg(2).to_ascii_uppercase().as_slice() {
-                    b"OFF" => OK,
-                    b"ON" => b"-ERR clients share a connection to the shard: not supported by Shoal\r\n",
-                    _ => SYNTAX,
-                };
-                self.answer(handle, reply)
-            }
-            (b"SETNAME" | b"GETNAME" | b"ID" | b"SETINFO" | b"NO-EVICT" | b"NO-TOUCH", _) => {
-                let line = format!(
-                    "-ERR wrong number of arguments for 'client|{}' command\r\n",
-                    String::from_utf8_lossy(&subcommand).to_lowercase()
-                );
-                self.answer(handle, line.as_bytes())
-            }
-            _ => self.answer(
-                handle,
-                b"-ERR this CLIENT subcommand is not supported by Shoal yet: SETNAME, GETNAME, ID, \
-                SETINFO are\r\n",
-            ),
-        }
-    }
-
     /// A number that no other client of this process has or will have.
     fn client_number(&mut self, handle: Handle) -> u64 {
         self.client(handle).map_or(0, |client| client.number)
     }
 }
 
-const BAD_NAME: &[u8] =
+pub(super) const BAD_NAME: &[u8] =
     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n";
 
-fn is_name(name: &[u8]) -> bool {
+pub(super) fn is_name(name: &[u8]) -> bool {
     name.len() <= LONGEST_NAME && name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
-fn bulk(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn bulk(bytes: &[u8]) -> Vec<u8> {
     let mut reply = format!("${}\r\n", bytes.len()).into_bytes();
     reply.extend_from_slice(bytes);
     reply.extend_from_slice(b"\r\n");

@@ -53,6 +53,9 @@ impl Worker {
                 self.listen(pool, listener);
             }
         }
+        for muster in &news.musters {
+            self.answer_muster(muster);
+        }
         self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
 

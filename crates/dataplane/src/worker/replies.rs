@@ -207,7 +207,11 @@ impl Worker {
             return;
         };
         let shard = backend.shard;
-        let refusal = reply[0] == b'-' && !self.shards[shard].fixed && is_refusal(reply);
+        let error = reply[0] == b'-';
+        if error && self.mend_noscript(handle, reply) {
+            return;
+        }
+        let refusal = error && !self.shards[shard].fixed && is_refusal(reply);
         self.take_answer(handle, reply, refusal);
     }
 
@@ -219,6 +223,7 @@ impl Worker {
         let shard = backend.shard;
         let verdict = transaction::judge(backend.front_bytes(), count, replies);
         let refusal = verdict.refused && !self.shards[shard].fixed;
+        self.note_executed(handle, &verdict.answer);
         self.take_answer(handle, &verdict.answer, refusal);
     }
 
@@ -284,7 +289,7 @@ impl Worker {
 
     /// A server has answered in time: its failures before that are forgiven. A connection that is ending
     /// says nothing about the server that the shard has now.
-    fn answered(&mut self, shard: usize, ending: bool) {
+    pub(super) fn answered(&mut self, shard: usize, ending: bool) {
         if ending {
             return;
         }

@@ -30,7 +30,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        let reads = client.gate == Gate::Open && !client.closing;
+        let reads = matches!(client.gate, Gate::Open | Gate::One) && !client.closing;
         if event.broken() {
             self.client_lost(handle);
         } else if client.is_held() && drops || client.blocks() || event.hung_up() && !reads {
@@ -61,7 +61,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if client.gate != Gate::Open || client.closing {
+        if !matches!(client.gate, Gate::Open | Gate::One) || client.closing {
             return self.watch_client(handle);
         }
         if client.input.is_empty() {
@@ -155,9 +155,11 @@ impl Worker {
 
     /// What could be taken from a client has been: notes how it stands now.
     fn took(&mut self, handle: Handle) {
+        let now = self.now.nanos;
         let Some(client) = self.client(handle) else {
             return;
         };
+        client.active = now;
         let kept = client.kept();
         if let Gate::Parked { bytes, .. } = &mut client.gate {
             // All that it has sent is kept, not only the request that is held.
@@ -180,7 +182,7 @@ impl Worker {
             };
             client.resuming = false;
             if let Gate::Full { .. } = client.gate {
-                client.gate = Gate::Open;
+                client.gate = client.gate_again();
                 self.take_from_input(handle);
             }
         }
@@ -301,7 +303,7 @@ impl Worker {
             return false;
         };
         if client.handle != handle || client.closing || client.gate != Gate::Open {
-            return false;
+            return client.handle == handle && !client.closing && client.may_take_one();
         }
         let config = &self.snapshot.pools[usize::from(client.pool)].config;
         let factor = if alone { ALONE_FACTOR } else { 1 };

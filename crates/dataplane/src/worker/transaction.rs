@@ -87,12 +87,17 @@ impl Worker {
         match command.route {
             RouteKind::Local(local) => self.queue_local(handle, command, local, request),
             RouteKind::Unsupported(why) => self.abort(handle, &dispatch::unsupported(command, why)),
+            RouteKind::Script(given) => {
+                self.note_queued(handle, pool, given, request);
+                self.queue_keys(handle, command, request)
+            }
             RouteKind::Single | RouteKind::Split(_) | RouteKind::Blocking(_) => {
                 self.queue_keys(handle, command, request)
             }
             RouteKind::Every(_) | RouteKind::Any | RouteKind::Family(_) | RouteKind::Lone(_)
                 if self.snapshot.pools[pool].shards.len() == 1 =>
             {
+                self.note_script_command(pool, command, request);
                 self.queue(handle, command, request)
             }
             RouteKind::Wait(_) => {
@@ -167,7 +172,7 @@ impl Worker {
             }
             Ok(Target::Crosses(pair)) => Some(self.crosses(command, request, pair)),
             Ok(Target::NoShard) => Some(format!("-ERR {}\r\n", strerror(Errno::CONNREFUSED))),
-            Ok(Target::NoKey) => Some(dispatch::no_key(command)),
+            Ok(Target::NoKey) => None,
             // The server will refuse it at EXEC, and the rest of the transaction is executed.
             Err(error) if is_certain(command, error) => None,
             Err(error) => Some(format!("-ERR {error}\r\n")),
@@ -248,6 +253,9 @@ impl Worker {
             self.unwatch(handle);
             let aborted = transaction.is_aborted();
             return self.answer(handle, if aborted { ABORTED } else { RING_CHANGED });
+        }
+        if transaction.names_scripts {
+            self.equip(handle, pool, &mut transaction);
         }
         if watches {
             return self.exec_watched(handle, transaction);
