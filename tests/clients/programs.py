@@ -72,7 +72,7 @@ CLIENTS = (
     Client("ioredis-5", builds.NODE, "ioredis.js", soak=True),
     Client("ioredis", builds.NODE_20, "ioredis.js", soak=True),
     Client("go-redis", builds.GO, "clients"),
-    Client("go-redis-newest", builds.GO_NEWEST, "clients", soak=True),
+    Client("go-redis-older", builds.GO_OLDER, "clients", soak=True),
     Client("jedis", builds.JAVA, "JedisProgram"),
     Client("lettuce", builds.JAVA, "LettuceProgram", soak=True),
 )
