@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from shoal.plane import Plane, PoolSpec, Route, ShardSpec
+from shoal.plane import ModuleCommand, Plane, PoolSpec, Route, ShardSpec
 from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED = 2**63 - 1
@@ -33,7 +33,14 @@ class _Child:
 
     def start(self, pools: list[dict[str, Any]], workers: int) -> None:
         specs = [
-            PoolSpec(**{**DEFAULTS, **pool, "shards": tuple(ShardSpec(**shard) for shard in pool["shards"])})
+            PoolSpec(
+                **{
+                    **DEFAULTS,
+                    **pool,
+                    "shards": tuple(ShardSpec(**shard) for shard in pool["shards"]),
+                    "modules": tuple(ModuleCommand(**module) for module in pool.get("modules", ())),
+                }
+            )
             for pool in pools
         ]
         self.plane = Plane(specs, workers)

@@ -26,7 +26,8 @@ Every command of Redis 7.0, Redis 7.2 and Valkey 9.1, and what becomes of it beh
 unknown. What is refused gets an error that says why, and the connection stays.
 
 - **Keys on one shard** work whatever their number; keys on several shards are refused with `-CROSSSLOT`, which names
-  two keys and their shards. A hash tag (`{user}:1`, `{user}:2`) keeps keys together.
+  two keys and their shards. A hash tag (`{user}:1`, `{user}:2`) keeps keys together. SORT's patterns (BY, GET) need
+  one before their `*` (`{user}:weight_*`) where there are several shards.
 - **Split** commands are cut by shard and their replies put together. They are not atomic over shards: another client
   may see one part done and the other not. MSETNX is not split.
 - **Every shard** gets the request as it is, once all of them can take it, and the replies become one. A pool with one
@@ -64,6 +65,21 @@ unless denied. Scripts are not looked into: one may call, on its own shard, what
 - **Refused for good**: SHUTDOWN, REPLICAOF, FAILOVER, CLUSTER, MIGRATE, MODULE LOAD and what else belongs to whoever
   runs the servers.
 
+## Commands of modules
+
+```yaml
+proxy:
+  commands:
+    modules:
+      json.get: {write: false}                      # one key, the first argument
+      json.mget: {last_key: -2, write: false}       # keys from the first argument to the last but one
+      json.set: {}                                  # writes, unless it is said that it does not
+```
+
+What the servers' modules bring, Shoal learns from the pool's settings: `first_key`, `last_key` and `key_step` are the
+numbers that `COMMAND INFO` gives. Its keys must be on one shard, like those of any command. A command without keys
+(`first_key: 0`) works in a pool with one shard. A write of a module is never sent twice.
+
 ## What the merged answers are
 
 - **KEYS** lists all shards' keys. **DBSIZE** adds up. **RANDOMKEY** draws one of the keys that the shards drew, each
@@ -97,6 +113,27 @@ SSCAN, HSCAN and ZSCAN go to their key's shard with the server's own cursor, and
 from before a failover may miss elements of a large collection afterwards. Begin such a scan again after an error or a
 reconnection, or read the collection whole.
 
+## Commands that wait
+
+BLPOP and its kin, and XREAD and XREADGROUP with BLOCK, wait on a connection to their shard that is the client's own
+meanwhile: nobody else waits with it. The keys of one such request are on one shard, as for every command. A client
+that leaves takes its request with it, so nothing is popped for nobody. The pool's `timeout` is for requests that do
+not wait, and counts for none of these.
+
+When the shard's master is replaced, a request that waits and certainly was not executed (it had not been sent, or the
+old master sent it away as a replica) waits on at the new master, with what is left of its time, and its client sees
+nothing of it; one that only reads does so in every case. If the connection is lost while one waits that pops or moves,
+the client gets `-INDOUBT`: an element may have been taken and its reply lost, as when one Redis dies. Its time passes
+also while it is held; then it is answered nil. Up to 4096 connections of a proxy are clients' own at a time.
+
+## WAIT
+
+WAIT and WAITAOF ask every shard that the client has written to since its last one (or, if it has written nothing since,
+those of the last one; all shards, if it never wrote), on a connection of their own, and answer the least. If one of
+these shards has had another master since the write, that is an error: the write may be lost, whatever the new master's
+replicas have. They need SPUBLISH on the servers (Redis 7.0): what is to be waited for is marked with a message to the
+shard channel `__shoal:wait`.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -111,7 +148,7 @@ _MERGES = {
     "Least": "the least",
     "Chain": "all elements",
     "Union": "equal elements once",
-    "Each": "1 where all say 1",
+    "Each": "place by place the least",
     "Draw": "one of them drawn",
     "Same": "must be alike",
     "Settings": "each setting's value, or each shard's",
@@ -123,6 +160,7 @@ _MERGES = {
 }
 _ROUTES = {
     "Single": "the shard of its keys",
+    "Blocking": "the shard of its keys, where it may wait",
     "Any": "any one shard",
     "Scan": "one shard after the other",
     "Local": "the proxy itself",
@@ -131,18 +169,27 @@ _ROUTES = {
 
 
 def refuse_unknown(topology: Topology) -> None:
-    """ConfigError for names in the pools' `commands` that no command has, or that can never be allowed."""
+    """ConfigError for names in the pools' `commands` that no command has or that can never be allowed."""
     table = {row.name: row for row in command_table()}
     errors: list[ConfigError] = []
     for pool, spec in topology.pools.items():
+        modules = spec.commands.modules
+        for name in modules:
+            where = f"pools.{pool}.commands.modules.{name}"
+            if "|" in name:
+                hint = "a command of a module stands for all its subcommands"
+                errors.append(ConfigError(f'"{name}" is a subcommand', where=where, hint=hint))
+            elif name in table:
+                hint = "take it out: Shoal knows where its keys are"
+                errors.append(ConfigError(f'"{name}" is no command of a module', where=where, hint=hint))
         for key, names in (("allow", spec.commands.allow), ("deny", spec.commands.deny)):
             where = f"pools.{pool}.commands.{key}"
-            for name in names:
+            for name in (name for name in names if name not in modules):
                 row = table.get(name)
                 if row is None:
                     guess = closest(name, table)
-                    hint = f'did you mean "{guess}"?' if guess else None
-                    errors.append(ConfigError(f'there is no command "{name}"', where=where, hint=hint))
+                    suggestion = f'did you mean "{guess}"?' if guess else None
+                    errors.append(ConfigError(f'there is no command "{name}"', where=where, hint=suggestion))
                 elif key == "allow" and (why := refusal(row)):
                     hint = "take it out of the list"
                     errors.append(ConfigError(f'"{name}" cannot be allowed: {why}', where=where, hint=hint))
@@ -182,6 +229,8 @@ def _route(row: CommandRow) -> str:
             return f"the shard of a pool with one; else refused: {detail}"
         case "Split":
             return f"split by shard, {_MERGES[detail]}"
+        case "Wait":
+            return f"the shards that the client wrote to, {_MERGES[detail]}"
         case "Every":
             return f"every shard, {_MERGES[detail]}"
         case _:

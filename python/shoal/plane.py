@@ -54,6 +54,23 @@ class Fixed:
 
 
 @dataclass(frozen=True)
+class ModuleCommand:
+    """A command that only the servers know: where its keys stand, its name being 0, as COMMAND INFO says it.
+
+    A `last_key` below 0 counts from the end. A command without keys has 0 as first and last.
+    """
+
+    name: str
+    first_key: int
+    last_key: int
+    key_step: int
+    writes: bool
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
 class PoolSpec:
     """What the workers need to know of a pool; sizes in bytes, times in milliseconds.
 
@@ -63,7 +80,8 @@ class PoolSpec:
     each database and protocol in use. `hold_bytes` counts for the whole process. A `timeout_ms` or `client_connections`
     of 0 is no limit. `fixed` is None where sentinels are followed.
     `twemproxy_words` answers AUTH in nutcracker's words. `allow` and `deny` name commands ("command|subcommand" where
-    it matters): what is dangerous is refused unless it is allowed, what is denied always.
+    it matters): what is dangerous is refused unless it is allowed, what is denied always. `modules` are commands that
+    Shoal does not know.
     """
 
     name: str
@@ -85,6 +103,7 @@ class PoolSpec:
     max_inflight: int = 256
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    modules: tuple[ModuleCommand, ...] = ()
     backlog: int = 1024
     share_port: bool = False
     keepalive: bool = False

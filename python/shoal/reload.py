@@ -38,6 +38,7 @@ _WORDS = {
     "max_inflight": "unanswered requests of a client at most",
     "allow": "commands allowed",
     "deny": "commands denied",
+    "modules": "commands of modules",
     "backlog": "backlog",
     "share_port": "sharing of the port",
     "keepalive": "keepalive of clients",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shoal.plane import Ejection, Fixed, PoolSpec, ShardSpec
+from shoal.plane import Ejection, Fixed, ModuleCommand, PoolSpec, ShardSpec
 from shoal.sentinel import LeaseRule
 from shoal.topology import Endpoint
 
@@ -125,6 +125,10 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
         max_inflight=topology.proxy.max_inflight,
         allow=pool.commands.allow,
         deny=pool.commands.deny,
+        modules=tuple(
+            ModuleCommand(name, one.first_key, one.last, one.key_step, one.write)
+            for name, one in sorted(pool.commands.modules.items())
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from shoal.serving import AtAddresses
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from shoal.log import Log
     from shoal.serving import Service
@@ -297,6 +297,15 @@ def test_signals_do_what_nutcracker_s_do(nutcracker: Nutcracker, daemon: Daemon)
         assert all(word in line for word, line in zip(words, lines, strict=True))
 
 
+@pytest.fixture
+def heeds_int() -> Iterator[None]:
+    """INT as in a terminal: a shell's background job, as this run may be, ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_int")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
 def test_a_signal_before_the_daemon_has_its_own_ends_it(
     number: signal.Signals, status: int, nutcracker: Nutcracker, daemon: Daemon

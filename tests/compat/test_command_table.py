@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 LAXER_ARITY = {"zrank", "zrevrank"}
 # No write flag, because what they run decides; the table takes the worst case.
 MAY_WRITE = {"eval", "evalsha", "fcall", "xgroup"}
-# Block with an option only, and with that option they are refused.
-BLOCK_WITH_AN_OPTION = {"xread", "xreadgroup"}
 # Administer servers, and are served where every shard can be asked: they read, or a pool must allow them.
 ADMINISTER = {"acl", "commandlog", "config", "debug", "latency", "module", "role", "slowlog"}
 # Subcommands whose arity changed between the engines: the laxer one stands in the table.
@@ -145,10 +143,16 @@ def test_subcommands_have_keys_only_where_the_table_looks_for_them(client: redis
             assert not with_key or TABLE[name].refused, (name, with_key)
 
 
-def test_what_needs_a_connection_of_its_own_or_administers_a_server_is_refused(client: redis.Redis) -> None:
+def test_what_waits_has_a_connection_of_its_own(client: redis.Redis) -> None:
     for name, told in told_by(client).items():
-        if told.flags & {"blocking", "pubsub", "admin", "no_multi", "no-multi"}:
-            served = BLOCK_WITH_AN_OPTION | ADMINISTER | NOT_INSIDE_A_TRANSACTION
+        assert not TABLE[name].route.startswith("Blocking") or "blocking" in told.flags, name
+        assert "blocking" not in told.flags or TABLE[name].route.startswith(("Blocking", "Wait")), name
+
+
+def test_what_subscribes_or_administers_a_server_is_refused(client: redis.Redis) -> None:
+    for name, told in told_by(client).items():
+        if told.flags & {"pubsub", "admin", "no_multi", "no-multi"}:
+            served = ADMINISTER | NOT_INSIDE_A_TRANSACTION
             assert TABLE[name].refused or name in served, (name, told.flags)
 
 

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integration.wire import Wire, WireError, command
+from tests.integration.wire import Wire, WireError, command, talk
+from tests.plane_host import PlaneHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.plane_host import PlaneHost
+    from tests.harness import Servers
 
 KEYS = [b"", b"a", b"key:1", b"key:2", b"key:3", b"key:4", b"{user}:1", b"{user}:2", b"{}", b"\xff\x00\r\n", b"x" * 300]
 keys = st.lists(st.sampled_from(KEYS), min_size=1, max_size=8)
@@ -142,3 +143,34 @@ def test_wrong_number_of_arguments_is_an_error_and_nothing_more(proxy: PlaneHost
             assert isinstance(answer, WireError)
             assert "wrong number of arguments" in answer
         assert wire.call("PING") == "PONG"
+
+
+SORTED_BY_OTHERS = "RPUSH {t}l 1 2 3|MSET {t}w_1 9 {t}w_2 1 {t}w_3 5|HSET {t}h_1 f x|SORT {t}l BY {t}w_*"
+SORTED_BY_OTHERS += (
+    "|SORT {t}l BY {t}w_* GET # GET {t}w_* GET {t}h_*->f STORE {t}out|LRANGE {t}out 0 -1|SORT {t}l BY nosort"
+)
+
+
+def test_sort_reads_other_keys_where_a_hash_tag_keeps_them_together(proxy: PlaneHost) -> None:
+    expected = talk(proxy.servers["a"].address, SORTED_BY_OTHERS)
+    with proxy.servers["a"].client() as direct:
+        direct.flushall()
+    assert talk(proxy.address, SORTED_BY_OTHERS) == expected
+
+
+@pytest.mark.parametrize("pattern", ["w_*", "*{t}", "{*}", "{t*}", "{}*", "w_*->{t}"])
+def test_sort_by_keys_that_may_be_anywhere_is_refused(proxy: PlaneHost, pattern: str) -> None:
+    with Wire(proxy.address) as wire:
+        for option in ("BY", "GET"):
+            answer = wire.call("SORT", "{t}l", option, pattern)
+            assert "it would read keys of other shards" in answer
+        elsewhere = [wire.call("SORT", "{t}l", "BY", f"{{{number}:tag}}w_*") for number in range(9)]
+        assert {answer.code for answer in elsewhere if isinstance(answer, WireError)} == {"CROSSSLOT"}
+
+
+def test_a_pool_with_one_shard_sorts_by_anything(servers: Servers) -> None:
+    host = PlaneHost("proxy", [], servers.directory / "proxy", servers={"a": servers.redis("a")})
+    with Wire(servers.adopt(host).start().address) as wire:
+        wire.call("RPUSH", "l", "1", "2")
+        wire.call("MSET", "w_1", "2", "w_2", "1")
+        assert wire.call("SORT", "l", "BY", "w_*", "GET", "w_*") == [b"1", b"2"]

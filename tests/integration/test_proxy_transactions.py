@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ import pytest
 import redis
 
 from tests.harness import LOOPBACK, wait_until
-from tests.integration.wire import Wire, WireError, command
+from tests.integration.wire import Wire, WireError, command, talk
 from tests.plane_host import PlaneHost
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from tests.harness import Servers
 
-END = b"$7\r\nthe end\r\n"
 # Conversations whose answers are the server's own, byte by byte; `{t}` keeps the keys on one shard.
 SCRIPTS = {
     "empty": "MULTI|EXEC",
@@ -57,30 +55,6 @@ REDIS_70 = {  # Valkey 9 has other words, and aborts; the proxy keeps to Redis's
     ),
     "nested": ("MULTI|MULTI|SET {t}a 1|EXEC", b"+OK\r\n-ERR MULTI calls can not be nested\r\n+QUEUED\r\n*1\r\n+OK\r\n"),
 }
-
-
-def frames(script: str) -> bytes:
-    return b"".join(command(*line.split(" ")) for line in script.replace("{{", "{").replace("}}", "}").split("|"))
-
-
-def talk(address: tuple[str, int], script: str, *, protocol: int = 2, at_once: bool = True) -> bytes:
-    """All that is answered to a script, sent in one packet or byte by byte."""
-    with socket.create_connection(address, timeout=10) as peer:
-        peer.sendall(command("HELLO", str(protocol)) + command("ECHO", "the end"))
-        until_the_end(peer)
-        sent = frames(script) + command("ECHO", "the end")
-        for piece in [sent] if at_once else [sent[at : at + 1] for at in range(len(sent))]:
-            peer.sendall(piece)
-        return until_the_end(peer)
-
-
-def until_the_end(peer: socket.socket) -> bytes:
-    told = b""
-    while not told.endswith(END):
-        more = peer.recv(65536)
-        assert more, told
-        told += more
-    return told.removesuffix(END)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -303,7 +277,7 @@ def test_connections_of_clients_that_watch_are_used_again(servers: Servers) -> N
 def test_clients_that_watch_have_a_bound(servers: Servers) -> None:
     proxy = started(servers, workers=1)
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(proxy.address)) for _ in range(1025)]
+        wires = [stack.enter_context(Wire(proxy.address)) for _ in range(4097)]
         for wire in wires:
             wire.send(command("WATCH", "{t}k"))
         answers = [wire.reply() for wire in wires]

@@ -26,6 +26,34 @@ def connected(address: tuple[str, int] | str, timeout: float = 10.0) -> socket.s
     return connection
 
 
+END = b"$7\r\nthe end\r\n"
+
+
+def frames(script: str) -> bytes:
+    """The requests of a script: separated by `|`, their words by blanks."""
+    return b"".join(command(*line.split(" ")) for line in script.replace("{{", "{").replace("}}", "}").split("|"))
+
+
+def talk(address: tuple[str, int], script: str, *, protocol: int = 2, at_once: bool = True) -> bytes:
+    """All that is answered to a script, sent in one packet or byte by byte."""
+    with socket.create_connection(address, timeout=10) as peer:
+        peer.sendall(command("HELLO", str(protocol)) + command("ECHO", "the end"))
+        until_the_end(peer)
+        sent = frames(script) + command("ECHO", "the end")
+        for piece in [sent] if at_once else [sent[at : at + 1] for at in range(len(sent))]:
+            peer.sendall(piece)
+        return until_the_end(peer)
+
+
+def until_the_end(peer: socket.socket) -> bytes:
+    told = b""
+    while not told.endswith(END):
+        more = peer.recv(65536)
+        assert more, told
+        told += more
+    return told.removesuffix(END)
+
+
 class Wire:
     """One connection. Errors come back as `WireError`, not raised: the test compares them."""
 

@@ -12,7 +12,7 @@ from inline_snapshot import snapshot
 from shoal.commands import page, refusal, refuse_unknown
 from shoal.config import parse
 from shoal.errors import ConfigError
-from shoal.plane import command_table
+from shoal.plane import ModuleCommand, command_table
 from shoal.reload import changes
 from shoal.serving import of_layout
 from shoal.topology import Topology, lay_out, ports_to_choose
@@ -54,6 +54,19 @@ def test_a_reload_says_what_is_allowed_and_denied_now() -> None:
     assert (found.restart, found.remap) == ((), ())
 
 
+def test_commands_of_modules_are_given_to_the_workers() -> None:
+    modules = {"JSON.GET": {"write": False}, "json.mget": {"last_key": -2}, "ft.list": {"first_key": 0}}
+    layout_of = topology(modules=modules, deny=["json.get"])
+    refuse_unknown(layout_of)
+    laid = lay_out(layout_of, {key: 20000 + n for n, key in enumerate(ports_to_choose(layout_of))})
+    (pool,) = of_layout(laid, laid.proxies[0]).pools
+    assert pool.spec.modules == (
+        ModuleCommand("ft.list", 0, 0, 1, writes=True),
+        ModuleCommand("json.get", 1, 1, 1, writes=False),
+        ModuleCommand("json.mget", 1, -2, 1, writes=True),
+    )
+
+
 def test_names_of_the_table_are_taken() -> None:
     refuse_unknown(topology(deny=[row.name for row in command_table()]))
     refuse_unknown(topology(allow=[row.name for row in command_table() if not refusal(row)]))
@@ -76,6 +89,14 @@ there is no command "flushal"
 "shutdown" cannot be allowed: it administers one server: connect to that server
   at: pools.shoal.commands.allow
   hint: take it out of the list\
+"""),
+        ),
+        (
+            {"modules": {"get": {}}},
+            snapshot("""\
+"get" is no command of a module
+  at: pools.shoal.commands.modules.get
+  hint: take it out: Shoal knows where its keys are\
 """),
         ),
     ],

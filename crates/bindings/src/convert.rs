@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dataplane::command::ModuleCommand;
 use dataplane::eject::EjectRule;
 use dataplane::error::PlaneError;
 use dataplane::hash::{HashKind, HashTag};
@@ -32,6 +33,28 @@ pub(crate) struct Fixed {
     ejection: Option<Ejection>,
 }
 
+/// `shoal.plane.ModuleCommand`.
+#[derive(FromPyObject)]
+pub(crate) struct Module {
+    name: String,
+    first_key: i16,
+    last_key: i16,
+    key_step: i16,
+    writes: bool,
+}
+
+impl From<Module> for ModuleCommand {
+    fn from(module: Module) -> Self {
+        Self {
+            name: module.name,
+            first_key: module.first_key,
+            last_key: module.last_key,
+            key_step: module.key_step,
+            writes: module.writes,
+        }
+    }
+}
+
 /// `shoal.plane.PoolSpec`.
 #[derive(FromPyObject)]
 pub(crate) struct PoolSpec {
@@ -54,6 +77,7 @@ pub(crate) struct PoolSpec {
     max_inflight: usize,
     allow: Vec<String>,
     deny: Vec<String>,
+    modules: Vec<Module>,
     backlog: i32,
     share_port: bool,
     keepalive: bool,
@@ -84,6 +108,7 @@ impl PoolSpec {
             max_inflight: self.max_inflight,
             allow: self.allow,
             deny: self.deny,
+            modules: self.modules.into_iter().map(Into::into).collect(),
             backlog: self.backlog,
             share_port: self.share_port,
             keepalive: self.keepalive,

@@ -43,7 +43,9 @@ pub(crate) enum Pin {
     Shared,
     /// That of one client, which watches keys on it.
     Client,
-    /// The next client's that watches keys.
+    /// That of one client, whose request may wait there for long.
+    Blocked,
+    /// The next client's.
     Nobody,
 }
 
@@ -125,6 +127,8 @@ pub(crate) struct Backend {
     pub(crate) run: Run,
     /// Clients of whom a request was refused here.
     pub(crate) refused: HashSet<Handle>,
+    /// What the server answered to the mark before a WAIT, if that is an error.
+    pub(crate) mark_refused: Option<Box<[u8]>>,
     output: ByteQueue,
     written: usize,
     /// Requests in `output` of which something is unwritten and which change data.
@@ -160,6 +164,7 @@ impl Backend {
             stalled: false,
             run: Run::Unasked,
             refused: HashSet::new(),
+            mark_refused: None,
             output: ByteQueue::default(),
             written: 0,
             unwritten_writes: 0,
@@ -296,7 +301,7 @@ impl Backend {
         front.is_some_and(|front| front.bytes as usize <= self.written)
     }
 
-    /// Nobody has it, and the next client that watches keys may.
+    /// Nobody has it, and the next client may.
     pub(crate) fn is_spare(&self) -> bool {
         self.pin == Pin::Nobody && self.phase == Phase::Ready
     }
@@ -410,6 +415,12 @@ impl Backend {
         self.expired = self.expired.min(keep);
         self.wrote(0);
         taken
+    }
+
+    /// A request of this client is unanswered here.
+    pub(crate) fn is_waited_for(&self, by: Handle) -> bool {
+        let of = |pending: &Pending| matches!(pending.owner, Owner::Client { client, .. } if client == by);
+        self.fifo.iter().any(of)
     }
 
     /// Everything that has no reply, with its bytes and how far it came, oldest first; the

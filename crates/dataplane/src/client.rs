@@ -5,13 +5,16 @@
 
 use std::os::fd::OwnedFd;
 
+use crate::blocking::Blocking;
 use crate::buffer::ByteQueue;
+use crate::command::Access;
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
 use crate::transaction::{Transaction, Watch};
+use crate::writes::Writes;
 
 /// Whether a client's next request may be taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +70,9 @@ pub(crate) struct Client {
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
+    /// Its last request that could wait at a server.
+    pub(crate) blocking: Option<Box<Blocking>>,
+    pub(crate) writes: Writes,
 }
 
 impl Client {
@@ -100,6 +106,8 @@ impl Client {
             name: None,
             transaction: None,
             watch: None,
+            blocking: None,
+            writes: Writes::default(),
         }
     }
 
@@ -146,11 +154,38 @@ impl Client {
         self.held > 0 || matches!(self.gate, Gate::Parked { .. })
     }
 
+    /// What it sends to these shards may change data.
+    pub(crate) fn note_writes(&mut self, access: Access, shards: &[usize]) {
+        if access == Access::Write {
+            for &shard in shards {
+                self.writes.note(shard);
+            }
+        }
+    }
+
+    /// The connection of its own to the shard that it is parked for, if nothing was sent there yet.
+    pub(crate) fn own_to_come(&self) -> Option<Handle> {
+        let Gate::Parked { shard, .. } = self.gate else {
+            return None;
+        };
+        let blocking = self.blocking.as_ref().filter(|waits| !waits.is_sent());
+        let watch = self.watch.as_ref().filter(|watch| !watch.armed);
+        blocking
+            .and_then(|waits| waits.own_at(shard))
+            .or(watch.map(|watch| watch.backend))
+    }
+
+    /// Its request waits at a server: if it leaves, that must end.
+    pub(crate) fn blocks(&self) -> bool {
+        let waits = self.blocking.as_ref();
+        waits.is_some_and(|waits| waits.sequence.is_some_and(|it| self.slots.is_head(it)))
+    }
+
     /// What the socket should be watched for in this state.
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
             Gate::Open if !self.closing => Interest::READ,
-            _ if self.is_held() && !self.ended => Interest::PEER_CLOSED,
+            _ if (self.is_held() || self.blocks()) && !self.ended => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };
         read.and_write(!self.output.is_empty())

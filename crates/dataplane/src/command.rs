@@ -2,17 +2,19 @@
 //!
 //! Owns the one table of commands ([`COMMANDS`], rows in `command/table.rs`), the search in it, and
 //! the finding of keys (`command/keys.rs`); `command/families.rs` has the subcommands that
-//! go to different places. The rules it keeps: a command that is not in the table
-//! is unknown, one that cannot be answered right across shards is refused with its reason, and keys
+//! go to different places, `command/modules.rs` what a pool's settings add. The rules it keeps: a command that is not in the table
+//! nor in the pool's settings is unknown, one that cannot be answered right across shards is refused with its reason, and keys
 //! are found exactly as the server finds them, so that nothing is sent to a shard that does not own
 //! it. `worker` looks commands up, `route` asks for keys, the bindings show the table to Python,
 //! where `tests/compat/test_command_table.py` holds it against the real servers.
 
 mod families;
 mod keys;
+mod modules;
 mod table;
 
 pub use keys::{CountErrors, KeyError, Keys};
+pub use modules::ModuleCommand;
 pub use table::COMMANDS;
 
 /// One row of the table.
@@ -58,6 +60,8 @@ pub enum Repeat {
 pub enum RouteKind {
     /// To the shard of its keys, which must be one: else CROSSSLOT.
     Single,
+    /// The same, on a connection of the client's own if it waits there.
+    Blocking(Wait),
     /// Cut by shard, the replies merged.
     Split(Merge),
     /// To every shard as it is, the replies merged.
@@ -71,10 +75,23 @@ pub enum RouteKind {
     Scan,
     /// By its subcommand: rows of their own, called `command|subcommand`. Without one, to any shard.
     Family(&'static [Command]),
+    /// To the shards that the client has written to, the replies merged: WAIT.
+    Wait(Merge),
     /// Answered by the proxy.
     Local(LocalCommand),
     /// Refused; the text is a clause that says why.
     Unsupported(&'static str),
+}
+
+/// Where a command that waits says for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Seconds, the last argument.
+    Last,
+    /// Seconds, the first argument.
+    First,
+    /// Milliseconds behind BLOCK; without that it does not wait: XREAD.
+    Option,
 }
 
 /// How the replies of several shards become one.
@@ -86,13 +103,13 @@ pub enum Merge {
     Sum,
     /// `+OK` if all are: MSET, FLUSHALL.
     Ok,
-    /// The least integer: LASTSAVE.
+    /// The least integer: LASTSAVE, WAIT.
     Least,
     /// The elements of all, one shard's behind the other's: KEYS.
     Chain,
     /// The elements of all, equal ones once: FUNCTION LIST.
     Union,
-    /// Place by place 1 where every shard says 1: SCRIPT EXISTS.
+    /// Place by place the least: SCRIPT EXISTS, where 1 is yes, and WAITAOF.
     Each,
     /// One of those that are not null, drawn: RANDOMKEY.
     Draw,

@@ -95,18 +95,25 @@ pub(crate) enum Owner {
     Handshake,
     /// The connection itself, which asks what run of the server it leads to.
     RunId,
+    /// What stands before WAIT, so that it counts from there.
+    Mark,
     /// Nobody: the client was answered already, or is gone.
     Nobody,
 }
 
 impl Owner {
+    /// It is a client's request that went out whole.
+    pub(crate) fn is_whole(self) -> bool {
+        matches!(self, Self::Client { part: WHOLE, .. })
+    }
+
     /// The order of one client's requests; between clients, any fixed order.
     pub(crate) fn in_order(self, other: Self) -> Ordering {
         let key = |owner: Self| match owner {
             Self::Client {
                 client, sequence, ..
             } => (client.index, client.id, sequence),
-            Self::Handshake | Self::RunId | Self::Nobody => (0, 0, 0),
+            Self::Handshake | Self::RunId | Self::Mark | Self::Nobody => (0, 0, 0),
         };
         let ((a_index, a_id, a), (b_index, b_id, b)) = (key(self), key(other));
         // Sequence numbers wrap, but those of one client lie close together.

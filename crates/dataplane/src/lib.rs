@@ -10,6 +10,7 @@
 //! follows one request through these files.
 
 mod backend;
+mod blocking;
 mod buffer;
 mod client;
 mod coalesce;
@@ -34,3 +35,4 @@ mod socket;
 mod stats;
 mod transaction;
 mod worker;
+mod writes;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::command::{self, RouteKind};
+use crate::command::{self, Command, ModuleCommand, RouteKind};
 use crate::eject::{EjectRule, Ejector};
 use crate::endpoint::Endpoint;
 use crate::error::PlaneError;
@@ -81,6 +81,8 @@ pub struct PoolConfig {
     pub allow: Vec<String>,
     /// Commands that are refused.
     pub deny: Vec<String>,
+    /// Commands that only the servers know, and these settings.
+    pub modules: Vec<ModuleCommand>,
 }
 
 /// The longest table of modula, which has a slot for each unit of weight.
@@ -113,6 +115,7 @@ impl PoolConfig {
             max_inflight: 256,
             allow: Vec::new(),
             deny: Vec::new(),
+            modules: Vec::new(),
         }
     }
 
@@ -147,8 +150,15 @@ impl PoolConfig {
         if self.connections == 0 {
             return refuse(": there must be at least one connection to a server");
         }
+        for command in &self.modules {
+            if let Some(fault) = command.fault() {
+                let name = &command.name;
+                return refuse(&format!(": commands: modules: \"{name}\": {fault}"));
+            }
+        }
+        let of_module = |name: &String| self.modules.iter().any(|it| it.name == *name);
         for name in self.allow.iter().chain(&self.deny) {
-            if command::named(name).is_none() {
+            if command::named(name).is_none() && !of_module(name) {
                 return refuse(&format!(": commands: there is no command \"{name}\""));
             }
         }
@@ -158,6 +168,15 @@ impl PoolConfig {
             }
         }
         self.endpoint().map(|_| ())
+    }
+
+    /// The command called `name` in any case: of the table, or of these settings.
+    pub(crate) fn command(&self, name: &[u8]) -> Option<&'static Command> {
+        command::lookup(name).or_else(|| {
+            let mut modules = self.modules.iter();
+            let found = modules.find(|it| it.name.as_bytes().eq_ignore_ascii_case(name));
+            found.map(ModuleCommand::row)
+        })
     }
 
     pub(crate) fn is_fixed(&self) -> bool {
@@ -205,6 +224,20 @@ impl Router {
     /// The shard for what has no key: always the same one while the ring does not change.
     pub(crate) fn any(&self) -> Option<usize> {
         self.shards.first().copied()
+    }
+
+    /// All keys are on one shard.
+    pub(crate) fn is_single(&self) -> bool {
+        self.ring.is_none()
+    }
+
+    /// Whatever stands in the place of `*`, the key belongs to the shard that the pattern itself does: its hash
+    /// tag is whole before that.
+    pub(crate) fn owns_pattern(&self, pattern: &[u8]) -> bool {
+        let star = memchr::memchr(b'*', pattern).unwrap_or(pattern.len());
+        let before = &pattern[..star];
+        let tag = self.tag.as_ref().map(|tag| tag.part(before));
+        self.draws.is_none() && tag.is_some_and(|tag| tag.len() < before.len())
     }
 
     /// The id of the shard that owns `key`; `None` if every shard is ejected.

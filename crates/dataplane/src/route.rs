@@ -4,6 +4,9 @@ use crate::command::{Command, KeyError, Merge, RouteKind};
 use crate::pool::Router;
 use crate::resp::Span;
 
+const UNTAGGED: &str =
+    "with a pattern that has no hash tag before its *: it would read keys of other shards";
+
 /// Where a request goes; shards are indices into the snapshot's routes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -41,6 +44,16 @@ pub(crate) fn target(
 ) -> Result<Target, KeyError> {
     keys.clear();
     command.key_positions(frame, args, keys)?;
+    if !router.is_single() {
+        let at = keys.len();
+        command.pattern_positions(frame, args, keys);
+        if keys[at..]
+            .iter()
+            .any(|&at| !router.owns_pattern(argument(frame, args, at as usize)))
+        {
+            return Err(KeyError::Refused(command.name, UNTAGGED));
+        }
+    }
     let Some(&head) = keys.first() else {
         return Ok(Target::NoKey);
     };

@@ -7,11 +7,12 @@
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
 //! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
 //! what stands between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch
-//! keys (`watches`) or to block (`blocking`), `replies` reads backends and `refusals` judges what they
+//! keys (`watches`), to block (`blocking`) or to ask what is replicated (`waits`), `replies` reads backends and `refusals` judges what they
 //! refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens and loses backends, `flush`
 //! writes, `renew` moves to a new snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
+mod blocking;
 mod dispatch;
 mod every;
 mod flush;
@@ -28,6 +29,7 @@ mod requests;
 mod scan;
 mod shard;
 mod transaction;
+mod waits;
 mod watches;
 
 use std::collections::VecDeque;

@@ -67,7 +67,7 @@ fn the_table_is_sorted_and_names_nothing_twice() {
 fn what_is_sent_to_a_shard_has_keys_and_what_is_answered_here_has_none() {
     for command in COMMANDS {
         match command.route {
-            RouteKind::Single | RouteKind::Split(_) => {
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Blocking(_) => {
                 assert_ne!(command.keys, Keys::None, "{}", command.name);
             }
             RouteKind::Family(rows) => {
@@ -172,6 +172,7 @@ fn keys_are_where_the_server_looks_for_them() {
         ("xreadgroup group streams c streams a >", "a"),
         ("sort a by nosort get # limit 0 1 desc alpha store b", "a b"),
         ("sort a store b store c", "a b c"),
+        ("sort a by w_* get # get o_*->f", "a"),
         ("georadius a 1 2 3 m count 1 any withdist store b", "a b"),
         ("georadiusbymember a m 3 km storedist b", "a b"),
         ("object encoding a", "a"),
@@ -189,24 +190,8 @@ fn keys_are_where_the_server_looks_for_them() {
 }
 
 #[test]
-fn what_would_block_or_read_other_shards_is_refused() {
+fn what_has_no_key_is_refused() {
     for (request, why) in [
-        (
-            "xread block 0 streams a $",
-            "'xread' is not supported by Shoal with BLOCK",
-        ),
-        (
-            "xreadgroup group g c block 5 streams a >",
-            "'xreadgroup' is not supported by Shoal with BLOCK",
-        ),
-        (
-            "sort a by w_*",
-            "'sort' is not supported by Shoal with a pattern",
-        ),
-        (
-            "sort_ro a get # get o_*->f",
-            "'sort_ro' is not supported by Shoal with a pattern",
-        ),
         ("eval x 0", "'eval' is not supported by Shoal without a key"),
         (
             "fcall_ro f 0 a",

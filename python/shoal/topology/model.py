@@ -182,11 +182,34 @@ class Hold(Section):
     bytes: Size = Field(64 << 20, description="Most bytes of requests that one proxy process holds.")
 
 
+class ModuleCommand(Section):
+    """Where the keys of a command stand that only a module of the servers knows; what COMMAND INFO says of it."""
+
+    first_key: int = Field(1, ge=0, le=1000, description="Place of the first key, the name being 0; 0 is no key.")
+    last_key: int | None = Field(None, ge=-1000, le=1000, description="Place of the last; below 0 from the end.")
+    key_step: int = Field(1, ge=1, le=1000, description="How far from one key to the next.")
+    write: bool = Field(True, description="Whether it may change data: such a request is never sent twice.")
+
+    @property
+    def last(self) -> int:
+        """The place of the last key, which by default is the first."""
+        return self.first_key if self.last_key is None else self.last_key
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ModuleCommand":
+        if (self.first_key == 0 and self.last != 0) or 0 <= self.last < self.first_key:
+            raise complaint("last_key stands before first_key")
+        return self
+
+
 class CommandRules(Section):
     """What clients of a pool may ask for, beyond what is right and safe over its shards."""
 
     allow: CommandNames = Field((), description="Commands that are refused otherwise, as DEBUG and CONFIG SET.")
     deny: CommandNames = Field((), description="Commands that are refused, as FLUSHALL and KEYS.")
+    modules: dict[CommandName, ModuleCommand] = Field(
+        {}, description="Commands of the servers' modules, which Shoal does not know."
+    )
 
 
 class Pool(Section):

@@ -227,7 +227,7 @@ def _size(value: Any) -> int:
 
 def _command_name(text: str) -> str:
     name = "|".join(re.split(r"[ |]+", text.strip().lower()))
-    if not re.fullmatch(r"[a-z_-]+(\|[a-z-]+)?", name):
+    if not re.fullmatch(r"[a-z0-9_.-]+(\|[a-z-]+)?", name):
         raise complaint(f"{shown(text)} is not the name of a command", 'as "flushall", or "config set"')
     return name
 

@@ -164,9 +164,10 @@ fn each<'r>(replies: impl Iterator<Item = &'r [u8]>) -> Option<Vec<u8>> {
     if rows.iter().any(|row| row.len() != width) {
         return None;
     }
-    let all: Vec<Vec<u8>> = (0..width)
-        .map(|at| integer(i64::from(rows.iter().all(|row| row[at] == 1))))
+    let all: Option<Vec<Vec<u8>>> = (0..width)
+        .map(|at| rows.iter().map(|row| row[at]).min().map(integer))
         .collect();
+    let all = all?;
     Some(array(&all.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 

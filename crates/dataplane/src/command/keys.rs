@@ -108,10 +108,33 @@ impl Command {
                 self.counted(&request, usize::from(at), usize::from(step), errors, out)
             }
             Keys::Subcommand(names) => self.behind_subcommand(&request, names, out),
-            Keys::Streams => self.streams(&request, out),
-            Keys::Sort => self.sort(&request, out),
+            Keys::Streams => streams(&request, out),
+            Keys::Sort => {
+                out.push(1);
+                sort_options(&request, |option, value| {
+                    if option == b"STORE" {
+                        out.push(value);
+                    }
+                })
+            }
             Keys::GeoRadius { options } => georadius(&request, usize::from(options), out),
         }
+    }
+
+    /// Puts into `out` which arguments are patterns that the server makes keys of, by putting an element in the
+    /// place of `*`: BY and GET of SORT. The caller has seen that [`Self::key_positions`] can be found.
+    pub(crate) fn pattern_positions(&self, buf: &[u8], args: &[Span], out: &mut Vec<u32>) {
+        if self.keys != Keys::Sort {
+            return;
+        }
+        let request = Arguments { buf, args };
+        // A pattern without `*` names no key: the elements stay as they are, or the answer is nil.
+        // `#` is the element itself.
+        let _ = sort_options(&request, |option, value| {
+            if option != b"STORE" && request.get(value as usize).contains(&b'*') {
+                out.push(value);
+            }
+        });
     }
 
     fn range(
@@ -201,69 +224,57 @@ impl Command {
             }
         }
     }
+}
 
-    fn streams(&self, request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
-        let mut at = 1;
-        while at < request.len() {
-            at += match request.option(at) {
-                b"BLOCK" => {
-                    return Err(KeyError::Refused(
-                        self.name,
-                        "with BLOCK: blocking commands come in a later release",
+fn streams(request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
+    let mut at = 1;
+    while at < request.len() {
+        at += match request.option(at) {
+            b"BLOCK" | b"COUNT" => 2,
+            b"GROUP" => 3,
+            b"NOACK" => 1,
+            b"STREAMS" => {
+                let behind = request.len() - at - 1;
+                if behind == 0 {
+                    return Err(SYNTAX);
+                }
+                if !behind.is_multiple_of(2) {
+                    return Err(KeyError::Invalid(
+                        "Unbalanced XREAD list of streams: for each stream key an ID or '$' \
+                         must be specified.",
                     ));
                 }
-                b"COUNT" => 2,
-                b"GROUP" => 3,
-                b"NOACK" => 1,
-                b"STREAMS" => {
-                    let behind = request.len() - at - 1;
-                    if behind == 0 {
-                        return Err(SYNTAX);
-                    }
-                    if !behind.is_multiple_of(2) {
-                        return Err(KeyError::Invalid(
-                            "Unbalanced XREAD list of streams: for each stream key an ID or '$' \
-                             must be specified.",
-                        ));
-                    }
-                    out.extend((at + 1..).take(behind / 2).map(|at| at as u32));
-                    return Ok(());
-                }
-                _ => return Err(SYNTAX),
-            };
-        }
-        Err(SYNTAX)
+                out.extend((at + 1..).take(behind / 2).map(|at| at as u32));
+                return Ok(());
+            }
+            _ => return Err(SYNTAX),
+        };
     }
+    Err(SYNTAX)
+}
 
-    fn sort(&self, request: &Arguments<'_>, out: &mut Vec<u32>) -> Result<(), KeyError> {
-        out.push(1);
-        let mut at = 2;
-        while at < request.len() {
-            let (option, values) = match request.option(at) {
-                option @ (b"ASC" | b"DESC" | b"ALPHA") => (option, 0),
-                option @ (b"STORE" | b"BY" | b"GET") => (option, 1),
-                option @ b"LIMIT" => (option, 2),
-                _ => return Err(SYNTAX),
-            };
-            if at + values >= request.len() {
-                return Err(SYNTAX);
-            }
-            match option {
-                b"STORE" => out.push(at as u32 + 1),
-                // A pattern without `*` names no other key: the elements stay as they are, or the
-                // answer is nil. `#` is the element itself.
-                b"BY" | b"GET" if request.get(at + 1).contains(&b'*') => {
-                    return Err(KeyError::Refused(
-                        self.name,
-                        "with a pattern: it would read keys of other shards",
-                    ));
-                }
-                _ => {}
-            }
-            at += 1 + values;
+/// Calls `found` with STORE, BY and GET, and the position of what stands behind each.
+fn sort_options(
+    request: &Arguments<'_>,
+    mut found: impl FnMut(&'static [u8], u32),
+) -> Result<(), KeyError> {
+    let mut at = 2;
+    while at < request.len() {
+        let (option, values) = match request.option(at) {
+            option @ (b"ASC" | b"DESC" | b"ALPHA") => (option, 0),
+            option @ (b"STORE" | b"BY" | b"GET") => (option, 1),
+            option @ b"LIMIT" => (option, 2),
+            _ => return Err(SYNTAX),
+        };
+        if at + values >= request.len() {
+            return Err(SYNTAX);
         }
-        Ok(())
+        if values == 1 {
+            found(option, at as u32 + 1);
+        }
+        at += 1 + values;
     }
+    Ok(())
 }
 
 fn georadius(request: &Arguments<'_>, options: usize, out: &mut Vec<u32>) -> Result<(), KeyError> {

@@ -9,13 +9,10 @@ use super::families::{
     XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
-use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind};
+use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, Wait};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
-const BLOCKS: &str = "blocking commands come in a later release";
 const PUBSUB: &str = "publish and subscribe come in a later release";
-const WAITS: &str = "it waits for the writes of one connection, and connections are shared; \
-                     a later release brings it";
 pub(super) const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
 pub(super) const ADMIN: &str = "it administers one server: connect to that server";
 const REPLICATION: &str = "replication is not a client's to change";
@@ -73,14 +70,14 @@ pub static COMMANDS: &[Command] = &[
     read("bitfield_ro", -2, KEY),
     write("bitop", -4, range(2, -1, 1)),
     read("bitpos", -3, KEY),
-    refused(write("blmove", 6, TWO), BLOCKS),
-    refused(write("blmpop", -5, count(2, Pop)), BLOCKS),
-    refused(write("blpop", -3, range(1, -2, 1)), BLOCKS),
-    refused(write("brpop", -3, range(1, -2, 1)), BLOCKS),
-    refused(write("brpoplpush", 4, TWO), BLOCKS),
-    refused(write("bzmpop", -5, count(2, Pop)), BLOCKS),
-    refused(write("bzpopmax", -3, range(1, -2, 1)), BLOCKS),
-    refused(write("bzpopmin", -3, range(1, -2, 1)), BLOCKS),
+    blocking(write("blmove", 6, TWO), Wait::Last),
+    blocking(write("blmpop", -5, count(2, Pop)), Wait::First),
+    blocking(write("blpop", -3, range(1, -2, 1)), Wait::Last),
+    blocking(write("brpop", -3, range(1, -2, 1)), Wait::Last),
+    blocking(write("brpoplpush", 4, TWO), Wait::Last),
+    blocking(write("bzmpop", -5, count(2, Pop)), Wait::First),
+    blocking(write("bzpopmax", -3, range(1, -2, 1)), Wait::Last),
+    blocking(write("bzpopmin", -3, range(1, -2, 1)), Wait::Last),
     local("client", -2, LocalCommand::ClientCmd),
     refused(read("cluster", -2, Keys::None), CLUSTER),
     refused(read("clusterscan", -2, KEY), CLUSTER),
@@ -272,8 +269,8 @@ pub static COMMANDS: &[Command] = &[
     split(write("unlink", -2, ALL), Merge::Sum),
     refused(read("unsubscribe", -1, Keys::None), PUBSUB),
     local("unwatch", 1, LocalCommand::Unwatch),
-    refused(read("wait", 3, Keys::None), WAITS),
-    refused(read("waitaof", 4, Keys::None), WAITS),
+    waits(read("wait", 3, Keys::None), Merge::Least),
+    waits(read("waitaof", 4, Keys::None), Merge::Each),
     WATCH,
     write("xack", -4, KEY),
     write("xadd", -5, KEY),
@@ -285,8 +282,8 @@ pub static COMMANDS: &[Command] = &[
     read("xlen", 2, KEY),
     read("xpending", -3, KEY),
     read("xrange", -4, KEY),
-    read("xread", -4, Keys::Streams),
-    write("xreadgroup", -7, Keys::Streams),
+    blocking(read("xread", -4, Keys::Streams), Wait::Option),
+    blocking(write("xreadgroup", -7, Keys::Streams), Wait::Option),
     read("xrevrange", -4, KEY),
     write("xsetid", -3, KEY),
     write("xtrim", -4, KEY),
@@ -376,6 +373,20 @@ const fn bare(command: Command) -> Command {
 const fn split(command: Command, merge: Merge) -> Command {
     Command {
         route: RouteKind::Split(merge),
+        ..command
+    }
+}
+
+const fn blocking(command: Command, wait: Wait) -> Command {
+    Command {
+        route: RouteKind::Blocking(wait),
+        ..command
+    }
+}
+
+const fn waits(command: Command, merge: Merge) -> Command {
+    Command {
+        route: RouteKind::Wait(merge),
         ..command
     }
 }

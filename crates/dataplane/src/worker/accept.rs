@@ -119,6 +119,7 @@ impl Worker {
         if let Some(watch) = &client.watch {
             self.unpin(watch);
         }
+        self.stop_blocking(&client);
         let pool = usize::from(client.pool);
         let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {

@@ -9,7 +9,7 @@ use super::hold::Room;
 use super::losses::strerror;
 use crate::buffer::reusable;
 use crate::coalesce::Split;
-use crate::command::{self, Access, Command, LocalCommand, RouteKind};
+use crate::command::{self, Access, Command, KeyError, LocalCommand, RouteKind};
 use crate::inflight::{Owner, Slot, WHOLE};
 use crate::pool::Dialect;
 use crate::reactor::Handle;
@@ -39,6 +39,16 @@ impl<'f> Request<'f> {
     pub(super) fn arg(&self, at: usize) -> &'f [u8] {
         argument(self.frame, self.args, at)
     }
+
+    /// The same with another argument at one place.
+    pub(super) fn with_argument(&self, place: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut frame = format!("*{}\r\n", self.args.len()).into_bytes();
+        for at in 0..self.args.len() {
+            let argument = if at == place { bytes } else { self.arg(at) };
+            route::write_argument(&mut frame, argument);
+        }
+        frame
+    }
 }
 
 impl Worker {
@@ -52,7 +62,8 @@ impl Worker {
         }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
-        let Some(command) = command::lookup(request.arg(0)) else {
+        let config = &self.snapshot.pools[pool].config;
+        let Some(command) = config.command(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
             }
@@ -105,6 +116,10 @@ impl Worker {
             }
             RouteKind::Lone(why) => self.dispatch_lone(handle, pool, member, why, request),
             RouteKind::Scan => self.dispatch_scan(handle, pool, member, request),
+            RouteKind::Wait(merge) => self.dispatch_wait(handle, pool, merge, request),
+            RouteKind::Blocking(wait) => {
+                self.dispatch_blocking(handle, pool, member, wait, request)
+            }
             RouteKind::Single | RouteKind::Split(_) | RouteKind::Local(_) => {
                 self.dispatch_single(handle, pool, member, request)
             }
@@ -112,7 +127,7 @@ impl Worker {
     }
 
     /// A request that goes where its keys belong.
-    fn dispatch_single(
+    pub(super) fn dispatch_single(
         &mut self,
         handle: Handle,
         pool: usize,
@@ -142,16 +157,47 @@ impl Worker {
         let step = match target {
             Ok(Target::Shard(shard)) => self.forward(handle, shard, command, frame),
             Ok(Target::Split(plan)) => self.forward_split(handle, command, request, &keys, &plan),
-            Ok(Target::Crosses(pair)) => {
-                let line = self.crosses(command, request, pair);
-                self.answer(handle, line.as_bytes())
-            }
-            Ok(Target::NoShard) => self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
-            Ok(Target::NoKey) => self.answer(handle, no_key(command).as_bytes()),
-            Err(error) => self.answer(handle, format!("-ERR {error}\r\n").as_bytes()),
+            other => self.misses(handle, command, request, &other),
         };
         self.keys = reusable(keys);
         step
+    }
+
+    /// The shard that all keys of a request are on; if there is none, that has been answered.
+    pub(super) fn only_shard(
+        &mut self,
+        handle: Handle,
+        pool: usize,
+        command: &'static Command,
+        request: Request<'_>,
+    ) -> Result<usize, Step> {
+        let mut keys = std::mem::take(&mut self.keys);
+        let Request { frame, args } = request;
+        let target = route::target(&self.pools[pool].router, command, frame, args, &mut keys);
+        self.keys = keys;
+        match target {
+            Ok(Target::Shard(shard)) => Ok(shard),
+            other => Err(self.misses(handle, command, request, &other)),
+        }
+    }
+
+    /// Answers a request that has no target.
+    fn misses(
+        &mut self,
+        handle: Handle,
+        command: &Command,
+        request: Request<'_>,
+        target: &Result<Target, KeyError>,
+    ) -> Step {
+        let line = match target {
+            Ok(Target::Crosses(pair)) => self.crosses(command, request, *pair),
+            Ok(Target::NoShard) => {
+                return self.cannot_forward(handle, &strerror(Errno::CONNREFUSED));
+            }
+            Ok(_) => no_key(command),
+            Err(error) => format!("-ERR {error}\r\n"),
+        };
+        self.answer(handle, line.as_bytes())
     }
 
     /// Sends a request to one shard, or keeps it while the shard cannot take it.
@@ -190,6 +236,9 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        if access == Access::Write {
+            client.writes.note(shard);
+        }
         let owner = Owner::Client {
             client: handle,
             sequence: client.slots.push(Slot::Waiting),
@@ -233,6 +282,7 @@ impl Worker {
         };
         let pool = usize::from(client.pool);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        client.note_writes(command.access, &plan.shards);
         self.pools[pool]
             .counters
             .fragments

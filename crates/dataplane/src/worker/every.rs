@@ -146,6 +146,7 @@ impl Worker {
         };
         let split = Split::every(merge, shards, given);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
+        client.note_writes(command.access, shards);
         let fragments = &self.pools[pool].counters.fragments;
         fragments.add(shards.len() as u64);
         for (part, &backend) in (0_u16..).zip(&backends) {

@@ -148,7 +148,9 @@ impl Worker {
         self.release_held(shard);
         let parked = std::mem::take(&mut self.shards[shard].parked);
         for handle in parked {
-            if self.unpark(handle, shard) {
+            if self.waits_for_own(handle) {
+                self.shards[shard].parked.push_back(handle);
+            } else if self.unpark(handle, shard) {
                 self.take_from_input(handle);
             }
         }
@@ -280,7 +282,9 @@ impl Worker {
             if !matches!(client.gate, Gate::Parked { shard: at, .. } if at == shard) {
                 continue;
             }
-            if is_old(client.held_since) && self.unpark(handle, shard) {
+            let waits = client.blocking.as_ref();
+            let over = waits.is_some_and(|waits| waits.is_over(now));
+            if (over || is_old(client.held_since)) && self.unpark(handle, shard) {
                 self.take_from_input(handle);
             } else {
                 self.shards[shard].parked.push_back(handle);

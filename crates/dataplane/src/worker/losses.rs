@@ -258,7 +258,7 @@ impl Worker {
             let shard = backend.shard;
             let timeout = self.snapshot.pool_of(shard).config.timeout.as_millis() as u32;
             // A reply that is half passed on can no longer be replaced by an error.
-            if timeout == 0 || backend.stream.is_some() {
+            if timeout == 0 || backend.stream.is_some() || backend.pin == Pin::Blocked {
                 continue;
             }
             let (handle, pinned) = (backend.handle, backend.pin != Pin::Shared);

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::Worker;
 use super::losses::{Loss, strerror};
 use crate::backend::{Backend, Phase, Pin, Progress};
-use crate::client::Gate;
+use crate::client::{Client, Gate};
 use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::inflight::{Owner, Slot, WHOLE};
@@ -88,6 +88,21 @@ impl Worker {
         }
     }
 
+    /// A connection of this client's own is being made: until it is there, looking at its request again is in vain.
+    pub(super) fn waits_for_own(&self, handle: Handle) -> bool {
+        let own = self
+            .clients
+            .get(handle.index as usize)
+            .filter(|client| client.handle == handle)
+            .and_then(Client::own_to_come);
+        own.and_then(|own| {
+            self.backends
+                .get(own.index as usize)
+                .filter(|it| it.handle == own)
+        })
+        .is_some_and(|backend| matches!(backend.phase, Phase::Connecting | Phase::Greeting))
+    }
+
     fn open_pinned(&mut self, shard: usize, lane: LaneKey, pin: Pin, socket: OwnedFd) -> Own {
         let index = self.backends.vacant_key();
         let pinned = self.new_handle(index);
@@ -151,7 +166,8 @@ impl Worker {
         None
     }
 
-    /// Sends on a pinned connection; nothing of the client is taken until it is answered.
+    /// Sends on a pinned connection; nothing of the client is taken until it is answered. Gives the number of the
+    /// slot that waits for that.
     pub(super) fn send_pinned(
         &mut self,
         handle: Handle,
@@ -159,20 +175,20 @@ impl Worker {
         access: Access,
         frame: &[u8],
         replies: u32,
-    ) {
-        let Some(client) = self.client(handle) else {
-            return;
-        };
+    ) -> Option<u32> {
+        let client = self.client(handle)?;
         client.gate = Gate::Full { resume_at: 0 };
+        let sequence = client.slots.push(Slot::Waiting);
         let owner = Owner::Client {
             client: handle,
-            sequence: client.slots.push(Slot::Waiting),
+            sequence,
             part: WHOLE,
         };
         self.send(to, owner, access, frame);
         if let Some(backend) = self.backend(to) {
             backend.note_replies(replies);
         }
+        Some(sequence)
     }
 
     pub(super) fn leave_pinned(&mut self, pinned: Handle) {
@@ -200,16 +216,23 @@ impl Worker {
         }
     }
 
-    /// The server refused WATCH or EXEC because it is no master that serves.
+    /// The server refused what it was sent because it is no master that serves.
     pub(super) fn refuse_pinned(&mut self, handle: Handle) {
         let Some(backend) = self.backend(handle) else {
             return;
         };
         let (shard, protocol) = (backend.shard, backend.lane.protocol);
+        let frame: Box<[u8]> = backend.front_bytes().into();
         let pending = backend.pop();
         self.shards[shard].counters.refusals.add(1);
         if let Some(pending) = pending {
-            self.spoil(shard, pending, protocol);
+            if self.is_blocking(pending.owner) {
+                self.block_again(pending.owner, &frame);
+                let retry_ms = self.shards[shard].next_retry(self.now.millis);
+                self.shards[shard].pin_retry_ms = Some(retry_ms);
+            } else if pending.owner.is_whole() {
+                self.spoil(shard, pending, protocol);
+            }
         }
         let loss = Loss::Ours("refused a request: not a master that serves");
         self.lose_backend(handle, &loss);
@@ -227,10 +250,18 @@ impl Worker {
         if !backend.is_spare() {
             self.note_failure(shard, loss, backend.begun);
         }
-        for (pending, progress, _) in backend.dissolve() {
+        for (pending, progress, frame) in backend.dissolve() {
             let written = progress == Progress::Written;
-            if written && pending.access == Access::Write {
+            let of_wait = !pending.owner.is_whole();
+            if of_wait || written && pending.access == Access::Write {
                 self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
+            } else if self.is_blocking(pending.owner) {
+                if written && fixed {
+                    let outcome = Outcome::NotSent(format!("-ERR {}", loss.reason()));
+                    self.settle(shard, pending.owner, pending.access, outcome);
+                } else {
+                    self.block_again(pending.owner, &frame);
+                }
             } else {
                 self.spoil(shard, pending, lane.protocol);
             }

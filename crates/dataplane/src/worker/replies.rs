@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::losses::Loss;
 use super::refusals::{is_refusal, is_replica};
 use super::transaction;
+use super::waits;
 use super::{READ_SIZE, Worker};
 use crate::backend::{Phase, Pin, Run, Stream};
 use crate::coalesce::{Outcome, UNMERGEABLE};
@@ -245,10 +246,17 @@ impl Worker {
         if pending.owner == Owner::RunId {
             backend.run = Run::Known(cursor::run_hash(reply));
         }
+        if pending.owner == Owner::Mark {
+            backend.mark_refused = waits::refusal(reply);
+            return;
+        }
         let (run, ending) = (backend.run, backend.phase == Phase::Ending);
+        let mut mark_refused = None;
         if backend.phase != Phase::Ready {
+            mark_refused = backend.mark_refused.take();
             self.answered_last(handle);
         }
+        let reply = mark_refused.as_deref().unwrap_or(reply);
         let Owner::Client {
             client,
             sequence,

@@ -33,7 +33,7 @@ impl Worker {
         let reads = client.gate == Gate::Open && !client.closing;
         if event.broken() {
             self.client_lost(handle);
-        } else if client.is_held() && drops || event.hung_up() && !reads {
+        } else if client.is_held() && drops || client.blocks() || event.hung_up() && !reads {
             self.client_gone(handle);
         } else if client.is_held() {
             client.ended = true;

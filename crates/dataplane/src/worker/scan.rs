@@ -13,7 +13,6 @@ use crate::command::Command;
 use crate::cursor::{self, Cursor, MOST_SHARDS};
 use crate::inflight::{Owner, SCAN_STEP, Slot};
 use crate::reactor::Handle;
-use crate::route::write_argument;
 
 const NO_KEYS: &[u8] = b"*0\r\n";
 
@@ -70,7 +69,7 @@ impl Worker {
             ready,
             owner,
             command.access,
-            &with_cursor(request, cursor.at),
+            &request.with_argument(1, cursor.at.to_string().as_bytes()),
         );
         Step::Taken
     }
@@ -136,17 +135,4 @@ fn reply_of(cursor: Cursor, keys: &[u8]) -> Vec<u8> {
     let mut reply = format!("*2\r\n${}\r\n{text}\r\n", text.len()).into_bytes();
     reply.extend_from_slice(keys);
     reply
-}
-
-/// The request with the server's own cursor.
-fn with_cursor(request: Request<'_>, at: u64) -> Vec<u8> {
-    let mut frame = format!("*{}\r\n", request.args.len()).into_bytes();
-    for place in 0..request.args.len() {
-        if place == 1 {
-            write_argument(&mut frame, at.to_string().as_bytes());
-        } else {
-            write_argument(&mut frame, request.arg(place));
-        }
-    }
-    frame
 }

@@ -60,7 +60,11 @@ impl Worker {
 
     /// Queues, answers or refuses a request of a client that is in MULTI.
     pub(super) fn dispatch_queued(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        let Some(command) = command::lookup(request.arg(0)) else {
+        let Some(pool) = self.client(handle).map(|client| usize::from(client.pool)) else {
+            return Step::Taken;
+        };
+        let config = &self.snapshot.pools[pool].config;
+        let Some(command) = config.command(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
             }
@@ -76,9 +80,6 @@ impl Worker {
         if WITHOUT_KEY.contains(&command.name) {
             return self.queue(handle, command, request);
         }
-        let Some(pool) = self.client(handle).map(|client| usize::from(client.pool)) else {
-            return Step::Taken;
-        };
         let command = match self.resolve(pool, command, request) {
             Ok(row) => row,
             Err(line) => return self.abort(handle, &line),
@@ -86,11 +87,17 @@ impl Worker {
         match command.route {
             RouteKind::Local(local) => self.queue_local(handle, command, local, request),
             RouteKind::Unsupported(why) => self.abort(handle, &dispatch::unsupported(command, why)),
-            RouteKind::Single | RouteKind::Split(_) => self.queue_keys(handle, command, request),
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Blocking(_) => {
+                self.queue_keys(handle, command, request)
+            }
             RouteKind::Every(_) | RouteKind::Any | RouteKind::Family(_) | RouteKind::Lone(_)
                 if self.snapshot.pools[pool].shards.len() == 1 =>
             {
                 self.queue(handle, command, request)
+            }
+            RouteKind::Wait(_) => {
+                let why = "inside MULTI no server waits";
+                self.abort(handle, &dispatch::unsupported(command, why))
             }
             RouteKind::Scan => {
                 let why = "inside MULTI its cursor would be one server's own";
@@ -267,6 +274,7 @@ impl Worker {
             return Ok(());
         };
         let router = &self.pools[usize::from(client.pool)].router;
+        let config = &self.snapshot.pools[usize::from(client.pool)].config;
         let Some(transaction) = &mut client.transaction else {
             return Ok(());
         };
@@ -276,7 +284,7 @@ impl Worker {
         let mut shards = Vec::new();
         let mut keys = Vec::new();
         transaction.for_each(|frame, args| {
-            let command = command::lookup(route::argument(frame, args, 0));
+            let command = config.command(route::argument(frame, args, 0));
             if let Some(command) = command
                 && command.key_positions(frame, args, &mut keys).is_ok()
             {
@@ -391,7 +399,8 @@ fn denied(sent: &[u8], exec: &[u8]) -> bool {
         let error = reply.starts_with(b"-");
         refused |= error && is_refusal(reply);
         let command = command::lookup(route::argument(frame, args, 0));
-        wrote |= !error && command.is_some_and(|command| command.access == Access::Write);
+        // What the table lacks is a module's command: it may have written.
+        wrote |= !error && command.is_none_or(|command| command.access == Access::Write);
     });
     refused && !wrote
 }

@@ -11,11 +11,8 @@
 
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use super::Worker;
 use super::dispatch::{Request, Step};
-use super::losses::strerror;
 use super::pinned::Own;
 use crate::backend::{Phase, Pin};
 use crate::client::Gate;
@@ -32,10 +29,13 @@ const UNWATCH: &[u8] = b"*1\r\n$7\r\nUNWATCH\r\n";
 impl Worker {
     /// Watches keys of one shard, once the client has a connection there.
     pub(super) fn watch(&mut self, handle: Handle, request: Request<'_>) -> Step {
-        let shard = match self.watched_shard(handle, request) {
-            Ok(Some(shard)) => shard,
-            Ok(None) => return self.cannot_forward(handle, &strerror(Errno::CONNREFUSED)),
-            Err(line) => return self.answer(handle, line.as_bytes()),
+        let pool = self.client(handle).map(|client| usize::from(client.pool));
+        let (Some(pool), Some(command)) = (pool, command::lookup(request.arg(0))) else {
+            return Step::Taken;
+        };
+        let shard = match self.only_shard(handle, pool, command, request) {
+            Ok(shard) => shard,
+            Err(step) => return step,
         };
         let Some(client) = self.client(handle) else {
             return Step::Taken;
@@ -103,30 +103,6 @@ impl Worker {
         step
     }
 
-    /// The shard of the keys of a WATCH; none if all are ejected.
-    fn watched_shard(
-        &mut self,
-        handle: Handle,
-        request: Request<'_>,
-    ) -> Result<Option<usize>, String> {
-        let Some(client) = self.clients.get(handle.index as usize) else {
-            return Ok(None);
-        };
-        let router = &self.pools[usize::from(client.pool)].router;
-        let mut owners = (1..request.args.len())
-            .filter_map(|at| Some((at as u32, router.shard_of(request.arg(at))?)));
-        let Some(first) = owners.next() else {
-            return Ok(None);
-        };
-        match (
-            owners.find(|other| other.1 != first.1),
-            command::lookup(request.arg(0)),
-        ) {
-            (Some(other), Some(command)) => Err(self.crosses(command, request, [first, other])),
-            _ => Ok(Some(first.1)),
-        }
-    }
-
     /// Notes that this connection is the client's, to watch on.
     fn keep_watching(&mut self, handle: Handle, shard: usize, pinned: Handle) {
         if let Some(client) = self.clients.get_mut(handle.index as usize)
@@ -189,6 +165,9 @@ impl Worker {
             return Step::Taken;
         };
         let (access, replies) = (transaction.access, transaction.replies());
+        if let Some(client) = self.client(handle) {
+            client.note_writes(access, &[shard]);
+        }
         self.send_pinned(handle, watch.backend, access, transaction.whole(), replies);
         self.leave_pinned(watch.backend);
         Step::Taken
