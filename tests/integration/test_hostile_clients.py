@@ -201,7 +201,11 @@ def test_half_a_request_is_waited_for_and_forgotten_with_its_client(proxy: Plane
             assert to_the_end(wire) == b""
 
 
-@pytest.mark.parametrize("trial", [name for name, data in REFUSED.items() if len(data) < 200])
+SLOWLY = [name for name, data in REFUSED.items() if len(data) < 200 and name != "a browser that reads"]
+"""Whether a browser's first line is answered before its second one ends it depends on how the bytes arrive."""
+
+
+@pytest.mark.parametrize("trial", SLOWLY)
 def test_a_byte_at_a_time_is_refused_alike(proxy: PlaneHost, trial: str) -> None:
     data = REFUSED[trial]
     expected = refusal(proxy.servers["a"].address, data, slowly=True)
