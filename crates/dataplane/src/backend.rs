@@ -43,6 +43,8 @@ pub(crate) enum Pin {
     Shared,
     /// That of one client, which watches keys on it.
     Client,
+    /// That of this client, which is subscribed on it.
+    Subscriber(Handle),
     /// The next client's that watches keys.
     Nobody,
 }

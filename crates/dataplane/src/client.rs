@@ -11,6 +11,7 @@ use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
+use crate::subscriptions::Subscriptions;
 use crate::transaction::{Transaction, Watch};
 
 /// Whether a client's next request may be taken.
@@ -67,6 +68,8 @@ pub(crate) struct Client {
     /// What it has queued since MULTI.
     pub(crate) transaction: Option<Box<Transaction>>,
     pub(crate) watch: Option<Box<Watch>>,
+    /// There only while it is subscribed to something, or about to be.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
 }
 
 impl Client {
@@ -100,6 +103,7 @@ impl Client {
             name: None,
             transaction: None,
             watch: None,
+            subscriptions: None,
         }
     }
 

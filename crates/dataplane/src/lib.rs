@@ -30,5 +30,6 @@ mod route;
 pub mod snapshot;
 mod socket;
 mod stats;
+mod subscriptions;
 mod transaction;
 mod worker;

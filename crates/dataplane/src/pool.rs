@@ -207,6 +207,16 @@ impl Router {
         self.shards.first().copied()
     }
 
+    /// Every shard that something may be sent to.
+    pub(crate) fn shards(&self) -> &[usize] {
+        &self.shards
+    }
+
+    /// Keys have no owners.
+    pub(crate) fn draws(&self) -> bool {
+        self.draws.is_some()
+    }
+
     /// The id of the shard that owns `key`; `None` if every shard is ejected.
     pub(crate) fn shard_of(&self, key: &[u8]) -> Option<usize> {
         let Some(ring) = &self.ring else {

@@ -119,6 +119,9 @@ impl Worker {
         if let Some(watch) = &client.watch {
             self.unpin(watch);
         }
+        if let Some(subscriptions) = &client.subscriptions {
+            self.close_ears(subscriptions);
+        }
         let pool = usize::from(client.pool);
         let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {

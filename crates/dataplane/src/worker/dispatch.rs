@@ -51,6 +51,12 @@ impl Worker {
         }
         let authenticated = client.authenticated;
         let pool = usize::from(client.pool);
+        if client.subscriptions.is_some() {
+            let protocol = client.lane.protocol;
+            if let Some(line) = self.refused_to_subscriber(pool, protocol, request) {
+                return self.answer(handle, line.as_bytes());
+            }
+        }
         let Some(command) = command::lookup(request.arg(0)) else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);

@@ -1,12 +1,12 @@
-//! Connections that one client has to itself: while it watches keys, and while it blocks.
+//! Connections that one client has to itself: while it watches keys, while it blocks, and while it subscribes.
 //!
 //! ```text
 //!  opened ──► a client's ──► leaving: its last request is sent ──(last reply)──► spare ──► a client's …
 //! ```
 //! They are opened when a client needs one and kept for the next; their number is bounded. On one that is
 //! being opened for a shard without a master the client waits as it does for the one that all share. What
-//! is to be done about a request that was on one when it was lost is said by `watches` and `blocking`.
-//! Called by these two, and by what loses connections.
+//! is to be done about what was on one when it was lost is said by `watches`, `blocking` and `pubsub`.
+//! Called by these, and by what loses connections.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -144,7 +144,7 @@ impl Worker {
         let spare = pinned.find(|backend| backend.is_spare());
         let Some(spare) = spare.map(|backend| backend.handle) else {
             return Some(format!(
-                "too many clients watch keys or block: Shoal opens up to {MOST_PINNED} connections for them"
+                "too many clients watch keys, block or subscribe: Shoal opens up to {MOST_PINNED} connections for them"
             ));
         };
         self.backends.remove(spare.index as usize);
@@ -217,6 +217,9 @@ impl Worker {
 
     /// A pinned connection is no more: decides what becomes of what was on it.
     pub(super) fn lose_pinned(&mut self, backend: Backend, loss: &Loss) {
+        if let Pin::Subscriber(client) = backend.pin {
+            return self.lose_ear(&backend, client, loss);
+        }
         let (shard, lane) = (backend.shard, backend.lane);
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
         let fixed = self.shards[shard].fixed;
