@@ -97,6 +97,27 @@ SSCAN, HSCAN and ZSCAN go to their key's shard with the server's own cursor, and
 from before a failover may miss elements of a large collection afterwards. Begin such a scan again after an error or a
 reconnection, or read the collection whole.
 
+## Publish and subscribe
+
+A channel is on the shard that its name hashes to, hash tag included, and PUBLISH and SPUBLISH go there: they wait for a
+master as a write does, and are in doubt if they were sent and not answered. Patterns are subscribed to on every shard,
+and so are `__keyspace@...` and `__keyevent@...`, so keyspace notifications come from all of them (the servers must have
+`notify-keyspace-events`). A message comes once.
+
+A client that subscribes gets a connection of its own to each shard it needs, so the number that PUBLISH answers, and
+PUBSUB NUMSUB, are one Redis's. SUBSCRIBE is answered once all its shards have confirmed: what is published after that
+is received. It waits for a shard without a master no longer than any request. UNSUBSCRIBE is answered at once. Up to
+131072 names and 32 MiB of them for a client, 4096 connections of clients' own for the process.
+
+- **At most once, as with any Redis.** A failover, a lost connection or a change of the ring is followed and the client
+  sees nothing of it; what was published between the loss and the new subscription is not received.
+- **RESP2** refuses other commands while subscribed, in Redis's words; **RESP3** takes them all, and a push never comes
+  into the midst of a reply.
+- A subscriber with 32 MiB of unread messages is closed, as by Redis; nobody else notices.
+- Inside MULTI, SUBSCRIBE is refused; PUBLISH belongs to the transaction if its channel is on the transaction's shard.
+- PUBSUB CHANNELS lists every shard's channels once; where names have no shard (`distribution: random`) channels are
+  subscribed to everywhere.
+
 ## The table
 
 `*` marks what is refused unless the pool allows it. *Again* says whether a request may be sent a second time where its
@@ -114,6 +135,7 @@ _MERGES = {
     "Each": "1 where all say 1",
     "Draw": "one of them drawn",
     "Same": "must be alike",
+    "Most": "the greatest",
     "Settings": "each setting's value, or each shard's",
     "Texts": "each shard's text",
     "Newest": "the newest entries",
@@ -184,6 +206,8 @@ def _route(row: CommandRow) -> str:
             return f"split by shard, {_MERGES[detail]}"
         case "Every":
             return f"every shard, {_MERGES[detail]}"
+        case "Local" if "subscribe" in detail.lower():
+            return "connections of the client's own, to the shards concerned"
         case _:
             return _ROUTES[kind]
 

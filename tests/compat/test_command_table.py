@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 LAXER_ARITY = {"zrank", "zrevrank"}
 # No write flag, because what they run decides; the table takes the worst case.
 MAY_WRITE = {"eval", "evalsha", "fcall", "xgroup"}
+# No write flag, for they change no data; but what is told to a master that is no more reaches nobody, so they need a
+# lease, wait for the next master, and are in doubt, as writes are. The channel of PUBLISH is no key to the server.
+PUBLISHES = {"publish", "spublish"}
+# Have a connection of the client's own.
+SUBSCRIBE = {"subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe"}
 # Block with an option only, and with that option they are refused.
 BLOCK_WITH_AN_OPTION = {"xread", "xreadgroup"}
 # Administer servers, and are served where every shard can be asked: they read, or a pool must allow them.
@@ -121,7 +126,7 @@ def test_arities_are_the_servers(client: redis.Redis) -> None:
 def test_what_a_server_calls_a_write_is_one(client: redis.Redis) -> None:
     told = told_by(client)
     writes = {name for name in told if TABLE[name].access == "Write"}
-    assert writes - {name for name in told if "write" in told[name].flags} == MAY_WRITE & told.keys()
+    assert writes - {name for name in told if "write" in told[name].flags} == (MAY_WRITE | PUBLISHES) & told.keys()
     assert {name for name in told if "write" in told[name].flags} <= writes
 
 
@@ -131,6 +136,8 @@ def test_keys_are_where_the_server_has_them(client: redis.Redis) -> None:
         if row.keys.startswith("Subcommand"):
             with_key = {sub for sub, keys in told.subcommands.items() if keys == (2, 2, 1)}
             assert row.subcommands_with_key == with_key, name
+        elif row.keys == "Channel":
+            assert (name, told.key_range) == ("publish", (0, 0, 0))
         elif row.key_range is None:
             assert "movablekeys" in told.flags, name
         else:
@@ -148,7 +155,7 @@ def test_subcommands_have_keys_only_where_the_table_looks_for_them(client: redis
 def test_what_needs_a_connection_of_its_own_or_administers_a_server_is_refused(client: redis.Redis) -> None:
     for name, told in told_by(client).items():
         if told.flags & {"blocking", "pubsub", "admin", "no_multi", "no-multi"}:
-            served = BLOCK_WITH_AN_OPTION | ADMINISTER | NOT_INSIDE_A_TRANSACTION
+            served = BLOCK_WITH_AN_OPTION | ADMINISTER | NOT_INSIDE_A_TRANSACTION | PUBLISHES | SUBSCRIBE | {"pubsub"}
             assert TABLE[name].refused or name in served, (name, told.flags)
 
 

@@ -78,7 +78,7 @@ def test_a_browser_that_posts_cannot_carry_commands_in_the_body(proxy: PlaneHost
 @pytest.mark.parametrize(
     "request_",
     [
-        ("SUBSCRIBE", "c"),
+        ("MONITOR",),
         ("BLPOP", "k", "0"),
         ("SHUTDOWN",),
         ("CONFIG", "SET", "x", "y"),

@@ -340,14 +340,15 @@ pub(super) fn wrong_arity(command: &Command) -> Vec<u8> {
         "wrong number of arguments for '{}' command\r\n",
         command.name
     );
-    // An EXEC that is refused discards its transaction, and says so even where there is none.
-    let exec = command.route == RouteKind::Local(LocalCommand::Exec);
-    let code = if exec {
-        "-EXECABORT Transaction discarded because of: "
-    } else {
-        "-ERR "
-    };
-    (code.to_owned() + &line).into_bytes()
+    (refusal_code(command).to_owned() + &line).into_bytes()
+}
+
+/// What a refusal begins with. An EXEC that is refused discards its transaction, and says so even where there is none.
+pub(super) fn refusal_code(command: &Command) -> &'static str {
+    match command.route {
+        RouteKind::Local(LocalCommand::Exec) => "-EXECABORT Transaction discarded because of: ",
+        _ => "-ERR ",
+    }
 }
 
 pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::Worker;
-use super::dispatch::{Request, Step};
+use super::dispatch::{Request, Step, refusal_code};
 use super::hold::Over;
 use super::losses::{Loss, strerror};
 use super::pinned::Own;
@@ -169,8 +169,9 @@ impl Worker {
             return None;
         }
         let row = self.resolve(pool, command, request).ok()?;
+        let code = refusal_code(row);
         Some(format!(
-            "-ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
+            "{code}Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in \
              this context\r\n",
             row.name
         ))
