@@ -107,7 +107,7 @@ and so are `__keyspace@...` and `__keyevent@...`, so keyspace notifications come
 A client that subscribes gets a connection of its own to each shard it needs, so the number that PUBLISH answers, and
 PUBSUB NUMSUB, are one Redis's. SUBSCRIBE is answered once all its shards have confirmed: what is published after that
 is received. It waits for a shard without a master no longer than any request. UNSUBSCRIBE is answered at once. Up to
-131072 names and 32 MiB of them for a client, 4096 connections of clients' own for the process.
+131072 names and 32 MiB of them for a client, 32768 connections of subscribers for the process.
 
 - **At most once, as with any Redis.** A failover, a lost connection or a change of the ring is followed and the client
   sees nothing of it; what was published between the loss and the new subscription is not received.

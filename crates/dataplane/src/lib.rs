@@ -23,6 +23,7 @@ mod inflight;
 mod lane;
 pub mod plane;
 pub mod pool;
+mod push;
 mod reactor;
 pub mod resp;
 pub mod ring;

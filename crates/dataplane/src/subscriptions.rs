@@ -13,9 +13,8 @@ use std::sync::Arc;
 use crate::command::Topic;
 use crate::lane::Protocol;
 use crate::pool::Router;
+use crate::push::{push_mark, write_confirmation};
 use crate::reactor::Handle;
-use crate::resp::{self, ReplyKind};
-use crate::route::write_argument;
 use crate::snapshot::Nanos;
 
 /// Names that one client may be subscribed to, and bytes that they may have.
@@ -397,78 +396,106 @@ impl Subscriptions {
     }
 }
 
-/// What came from a server on an ear.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard<'f> {
-    /// A message for who is subscribed to this.
-    Message(Topic, &'f [u8]),
-    /// That something is subscribed to, or is no more.
-    Confirmation,
-    /// A request was refused.
-    Error,
-    /// Something else that answers no request.
-    Push,
-    /// Nothing that should come there.
-    Stray,
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// Looks at a whole frame of a connection that subscribes.
-pub(crate) fn hear(frame: &[u8]) -> Heard<'_> {
-    match frame.first() {
-        Some(b'-' | b'!') => return Heard::Error,
-        Some(b'*' | b'>') => {}
-        _ => return Heard::Stray,
-    }
-    let words = memchr::memchr(b'\n', frame).and_then(|end| {
-        let (word, rest) = bulk(&frame[end + 1..])?;
-        Some((word, bulk(rest).map_or(&[][..], |(name, _)| name)))
-    });
-    match words {
-        Some((b"message", name)) => Heard::Message(Topic::Channel, name),
-        Some((b"pmessage", name)) => Heard::Message(Topic::Pattern, name),
-        Some((b"smessage", name)) => Heard::Message(Topic::ShardChannel, name),
-        Some((
-            b"subscribe" | b"psubscribe" | b"ssubscribe" | b"unsubscribe" | b"punsubscribe"
-            | b"sunsubscribe",
-            _,
-        )) => Heard::Confirmation,
-        _ if frame[0] == b'>' => Heard::Push,
-        _ => Heard::Stray,
-    }
-}
+    use super::{Arc, Protocol, Router, Subscriptions, Topic, Wanted};
+    use crate::pool::PoolConfig;
 
-/// The string at the start of `frame`, and what is behind it.
-fn bulk(frame: &[u8]) -> Option<(&[u8], &[u8])> {
-    match resp::reply_kind(frame) {
-        ReplyKind::Bulk { len, body } => {
-            Some((frame.get(body..body + len)?, frame.get(body + len + 2..)?))
+    fn router(shards: &[usize]) -> Arc<Router> {
+        let weights = shards
+            .iter()
+            .map(|shard| (format!("s{shard}"), 1))
+            .collect();
+        let config = PoolConfig::new("p", "127.0.0.1:1", weights);
+        Arc::new(Router::new(&config, shards, |_| true))
+    }
+
+    fn ask(to: &mut Subscriptions, topic: Topic, names: &[&str]) -> usize {
+        let names = names.iter().map(|name| name.as_bytes());
+        let moves = to.ask(topic, names, Protocol::Resp2).expect("not too many");
+        moves.len()
+    }
+
+    #[test]
+    fn a_channel_is_on_one_shard_and_patterns_are_on_all() {
+        let mut all = Subscriptions::new(router(&[3, 5, 8]));
+        assert_eq!(ask(&mut all, Topic::Channel, &["a", "b", "a"]), 2);
+        all.told();
+        assert_eq!(ask(&mut all, Topic::Pattern, &["a"]), 3);
+        assert_eq!(
+            ask(&mut all, Topic::Channel, &["__keyevent@0__:set", "a"]),
+            3
+        );
+        assert_eq!(
+            ask(&mut all, Topic::ShardChannel, &["__keyevent@0__:set"]),
+            1
+        );
+        assert_eq!(all.count(Topic::Channel), 4);
+        assert_eq!(all.count(Topic::ShardChannel), 1);
+    }
+
+    #[test]
+    fn a_message_is_wanted_between_its_confirmation_and_its_end() {
+        let mut all = Subscriptions::new(router(&[3]));
+        ask(&mut all, Topic::Channel, &["a"]);
+        assert_eq!(all.wants(Topic::Channel, b"a"), Wanted::Later);
+        all.told();
+        assert_eq!(all.wants(Topic::Channel, b"a"), Wanted::Now);
+        assert_eq!(all.wants(Topic::ShardChannel, b"a"), Wanted::No);
+        assert_eq!(all.remove(Topic::Channel, b"a").len(), 1);
+        assert_eq!(all.wants(Topic::Channel, b"a"), Wanted::No);
+        assert!(all.is_empty());
+        all.idle_ears();
+        assert!(all.ears.is_empty());
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_what_was_before() {
+        let mut all = Subscriptions::new(router(&[3, 5]));
+        ask(&mut all, Topic::Pattern, &["a"]);
+        all.told();
+        ask(&mut all, Topic::Pattern, &["a", "b"]);
+        let (_, moves) = all.give_up().expect("something was asked");
+        assert_eq!(moves.len(), 2, "b, on both shards");
+        assert_eq!(all.wants(Topic::Pattern, b"a"), Wanted::Now);
+        assert_eq!(all.wants(Topic::Pattern, b"b"), Wanted::No);
+    }
+
+    /// Names to be subscribed to, or not any more, and rings to go over to.
+    fn steps() -> impl Strategy<Value = Vec<(usize, usize, Vec<usize>)>> {
+        let ring = prop::sample::subsequence(vec![0, 1, 2, 3], 0..4);
+        prop::collection::vec((0..4_usize, 0..12_usize, ring), 0..60)
+    }
+
+    proptest! {
+        /// After whatever happened, each ear hears exactly the names whose home is there.
+        #[test]
+        fn ears_have_what_is_at_home_there(steps in steps()) {
+            const TOPICS: [Topic; 3] = [Topic::Channel, Topic::Pattern, Topic::ShardChannel];
+            let mut all = Subscriptions::new(router(&[0, 1]));
+            for (what, name, ring) in steps {
+                let topic = TOPICS[name % 3];
+                let name = if name > 9 { "__keyspace@0__:k".to_owned() } else { format!("{name}:name") };
+                match what {
+                    0 | 1 => {
+                        ask(&mut all, topic, &[&name]);
+                        all.told();
+                    }
+                    2 => drop(all.remove(topic, name.as_bytes())),
+                    _ => drop(all.follow(&router(&ring))),
+                }
+                all.idle_ears();
+                let heard: Vec<(usize, usize)> = all.ears.iter().map(|ear| (ear.shard, ear.names)).collect();
+                for (shard, names) in heard {
+                    prop_assert_eq!(all.on(shard).count(), names);
+                    prop_assert!(all.router.shards().contains(&shard));
+                }
+                let homes: usize = all.router.shards().iter().map(|&shard| all.on(shard).count()).sum();
+                let names: usize = all.ears.iter().map(|ear| ear.names).sum();
+                prop_assert_eq!(homes, names);
+            }
         }
-        _ => None,
     }
-}
-
-/// What a message begins with: the rest is the same in both protocols.
-pub(crate) fn push_mark(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Resp2 => b'*',
-        Protocol::Resp3 => b'>',
-    }
-}
-
-fn write_confirmation(
-    out: &mut Vec<u8>,
-    protocol: Protocol,
-    word: &str,
-    name: Option<&[u8]>,
-    count: usize,
-) {
-    out.push(push_mark(protocol));
-    out.extend_from_slice(b"3\r\n");
-    write_argument(out, word.as_bytes());
-    match (name, protocol) {
-        (Some(name), _) => write_argument(out, name),
-        (None, Protocol::Resp2) => out.extend_from_slice(b"$-1\r\n"),
-        (None, Protocol::Resp3) => out.extend_from_slice(b"_\r\n"),
-    }
-    out.extend_from_slice(format!(":{count}\r\n").as_bytes());
 }

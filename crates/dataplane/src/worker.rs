@@ -7,12 +7,13 @@
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
 //! shards, `scan` what goes from one to the next, `local` answers what needs no shard, `transaction` queues
 //! what stands between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch
-//! keys (`watches`), to block (`blocking`) or to subscribe (`pubsub`), `replies` reads backends and `refusals` judges what they
+//! keys (`watches`), to block (`blocking`) or to subscribe (`pubsub`, on `ears`), `replies` reads backends and `refusals` judges what they
 //! refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens and loses backends, `flush`
 //! writes, `renew` moves to a new snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod dispatch;
+mod ears;
 mod every;
 mod flush;
 mod hold;

@@ -158,6 +158,7 @@ impl Worker {
         }
         self.shards[shard].answered();
         self.shards[shard].pin_retry_ms = None;
+        self.retry_ears(shard);
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         for lane in &mut self.shards[shard].lanes {
@@ -206,6 +207,7 @@ impl Worker {
         for client in subscribers {
             self.want_tending(client);
         }
+        self.retry_ears(shard);
         for (lane, requests) in unwritten {
             for (pending, frame) in requests {
                 self.hold(shard, lane, pending, frame);

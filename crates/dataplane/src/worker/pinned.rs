@@ -25,6 +25,8 @@ use crate::socket;
 
 /// Connections of the process that clients may have to themselves.
 const MOST_PINNED: usize = 4096;
+/// The same of subscribers, which have one for each shard and keep it.
+const MOST_EARS: usize = 32_768;
 /// Connections of one shard and worker that are kept for the next client.
 const MOST_SPARE: usize = 16;
 
@@ -78,7 +80,7 @@ impl Worker {
         if state.pin_retry_ms.is_some_and(|at| !self.due(at)) {
             return Own::Later;
         }
-        if let Some(reason) = self.too_many_pinned() {
+        if let Some(reason) = self.too_many_pinned(pin) {
             return Own::Never(reason);
         }
         self.shards[shard].counters.attempts.add(1);
@@ -128,8 +130,14 @@ impl Worker {
     }
 
     /// Why no further connection may be opened; a spare one elsewhere makes room for it.
-    fn too_many_pinned(&mut self) -> Option<String> {
-        let limit = (MOST_PINNED / self.workers).max(1);
+    fn too_many_pinned(&mut self, pin: Pin) -> Option<String> {
+        let subscribes = |pin: Pin| matches!(pin, Pin::Subscriber(_));
+        let (most, who) = if subscribes(pin) {
+            (MOST_EARS, "subscribe")
+        } else {
+            (MOST_PINNED, "watch keys or block")
+        };
+        let limit = (most / self.workers).max(1);
         if self.backends.len() < limit {
             return None;
         }
@@ -137,14 +145,16 @@ impl Worker {
             .backends
             .iter()
             .map(|(_, backend)| backend)
-            .filter(|backend| backend.pin != Pin::Shared);
+            .filter(|backend| {
+                backend.pin != Pin::Shared && subscribes(backend.pin) == subscribes(pin)
+            });
         if pinned.clone().count() < limit {
             return None;
         }
         let spare = pinned.find(|backend| backend.is_spare());
         let Some(spare) = spare.map(|backend| backend.handle) else {
             return Some(format!(
-                "too many clients watch keys, block or subscribe: Shoal opens up to {MOST_PINNED} connections for them"
+                "too many clients {who}: Shoal opens up to {most} connections for them"
             ));
         };
         self.backends.remove(spare.index as usize);

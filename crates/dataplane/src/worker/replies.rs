@@ -278,7 +278,7 @@ impl Worker {
 
     /// A server has answered in time: its failures before that are forgiven. A connection that is ending
     /// says nothing about the server that the shard has now.
-    fn answered(&mut self, shard: usize, ending: bool) {
+    pub(super) fn answered(&mut self, shard: usize, ending: bool) {
         if ending {
             return;
         }
