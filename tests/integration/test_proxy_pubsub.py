@@ -170,6 +170,32 @@ def test_a_thousand_subscribers_are_counted_and_leave_nothing_behind(
     wait_until(lambda: publisher.publish("0:channel", "nobody") == 0, 5, "the server to see it")
 
 
+def test_a_server_that_cuts_subscribers_off_has_them_back(
+    proxy: PlaneHost, make_client: Callable[..., redis.Redis]
+) -> None:
+    publisher = make_client()
+    with contextlib.ExitStack() as stack:
+        directs = [stack.enter_context(server.client()) for server in proxy.servers.values()]
+        listeners = [stack.enter_context(make_client(protocol=protocol).pubsub()) for protocol in (2, 3)]
+        for listener in listeners:
+            listener.subscribe(*CHANNELS)
+            listener.psubscribe("*:channel")
+            for _ in range(len(CHANNELS) + 1):
+                assert listener.get_message(timeout=5)
+        for number in range(3):
+            for direct in directs:
+                assert direct.client_kill_filter(_type="pubsub", skipme=True) >= len(listeners)
+            wait_until(lambda: all(publisher.publish(name, "probe") == 4 for name in CHANNELS), 5, "all to be back")
+            for channel in CHANNELS:
+                assert publisher.publish(channel, f"{number}") == 4
+            for listener in listeners:
+                told: list[bytes] = []
+                while len(told) < 2 * len(CHANNELS):
+                    told += [message["data"] for message in heard(listener, 1) if message["data"] != b"probe"]
+                assert told == [b"%d" % number] * len(told)
+                assert listener.get_message(timeout=0.05) is None
+
+
 def test_a_subscriber_that_does_not_read_is_closed_at_the_limit(proxy: PlaneHost, client: redis.Redis) -> None:
     with Wire(proxy.address) as slow, Wire(proxy.address) as quick:
         for wire in (slow, quick):

@@ -6,9 +6,13 @@ mod scene;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use dataplane::eject::EjectRule;
 use dataplane::pool::Servers;
+use dataplane::ring::Distribution;
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
-use scene::{EXEC, MULTI, Master, SOON, Scene, Wire, get, huge, key_of, keys_apart, pool, set};
+use scene::{
+    EXEC, MULTI, Master, SOON, Scene, Wire, get, huge, key_of, keys_apart, plane_over, pool, set,
+};
 
 const HELLO_3: &[u8] = b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n*2\r\n$4\r\nECHO\r\n$3\r\nend\r\n";
 
@@ -584,4 +588,77 @@ fn a_message_longer_than_buffers_comes_whole() {
     });
     client.hears('*', &["message", "c", &huge()]);
     drop(sender.join().expect("sent"));
+}
+
+#[test]
+fn a_server_that_is_ejected_gives_its_channels_to_the_others() {
+    let masters = [Master::new(), Master::new()];
+    let endpoints = masters
+        .each_ref()
+        .map(|master| Some(master.endpoint.into()));
+    let (plane, mut client) = plane_over(&endpoints, |config| {
+        config.servers = Servers::Fixed {
+            preconnect: false,
+            eject: Some(EjectRule {
+                failures: 1,
+                retry: SOON * 10,
+            }),
+        };
+    });
+    let of_second = key_of(&["s0", "s1"], 1);
+    client.send(&request(&["SUBSCRIBE", &of_second]));
+    let mut ear = masters[1].connection();
+    ear.confirms("subscribe", &of_second);
+    client.hears('*', &["subscribe", &of_second, ":1"]);
+    client.send(&request(&["PSUBSCRIBE", "*"]));
+    let mut ears = [masters[0].connection(), ear];
+    for ear in &mut ears {
+        ear.confirms("psubscribe", "*");
+    }
+    client.hears('*', &["psubscribe", "*", ":2"]);
+    let gone = [endpoints[0].clone(), Some(scene::free_port().into())];
+    plane
+        .apply(2, &scene::routes(&gone))
+        .expect("a newer snapshot");
+    let [mut left, mut lost] = ears;
+    assert!(lost.request().is_empty(), "closed");
+    left.confirms("subscribe", &of_second);
+    left.publishes('*', &of_second, "from where it is now");
+    client.hears('*', &["message", &of_second, "from where it is now"]);
+}
+
+#[test]
+fn where_keys_have_no_owner_channels_are_subscribed_to_everywhere() {
+    let masters = [Master::new(), Master::new()];
+    let endpoints = masters
+        .each_ref()
+        .map(|master| Some(master.endpoint.into()));
+    let (_plane, mut client) = plane_over(&endpoints, |config| {
+        config.distribution = Distribution::Random;
+    });
+    client.send(&request(&["SSUBSCRIBE", "s"]));
+    let mut ears = masters.each_ref().map(Master::connection);
+    for ear in &mut ears {
+        ear.confirms("ssubscribe", "s");
+    }
+    client.hears('*', &["ssubscribe", "s", ":1"]);
+}
+
+#[test]
+fn what_is_ended_while_its_ear_is_away_is_not_subscribed_to_again() {
+    let scene = Scene::new(|_| {});
+    let _shared = scene.master();
+    let (mut client, mut ear) = subscriber(&scene);
+    client.send(&request(&["SUBSCRIBE", "d"]));
+    ear.confirms("subscribe", "d");
+    client.hears('*', &["subscribe", "d", ":2"]);
+    drop(ear);
+    let mut ear = scene.master();
+    assert_eq!(ear.request(), ["PING"]);
+    client.send(&request(&["UNSUBSCRIBE", "c"]));
+    client.hears('*', &["unsubscribe", "c", ":1"]);
+    assert_eq!(ear.request(), ["ROLE"]);
+    ear.send(b"+PONG\r\n*1\r\n$6\r\nmaster\r\n");
+    ear.confirms("subscribe", "d");
+    ear.says_nothing();
 }
