@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use dataplane::eject::EjectRule;
+use dataplane::endpoint::Endpoint;
 use dataplane::pool::Servers;
 use dataplane::ring::Distribution;
 use dataplane::snapshot::{NO_LEASE_NEEDED, RouteSpec};
@@ -661,4 +662,17 @@ fn what_is_ended_while_its_ear_is_away_is_not_subscribed_to_again() {
     ear.send(b"+PONG\r\n*1\r\n$6\r\nmaster\r\n");
     ear.confirms("subscribe", "d");
     ear.says_nothing();
+}
+
+#[test]
+fn what_one_server_refuses_opens_no_connection_to_another() {
+    let other = Master::new();
+    let missing = "/nonexistent/socket".parse::<Endpoint>().expect("a path");
+    let endpoints = [Some(missing), Some(other.endpoint.into())];
+    let (_plane, mut client) = plane_over(&endpoints, |_| {});
+    client.send(&request(&["PSUBSCRIBE", "*"]));
+    assert_eq!(client.line(), "-ERR No such file or directory");
+    assert!(other.is_left_alone());
+    client.send(&request(&["PING"]));
+    assert_eq!(client.line(), "+PONG");
 }

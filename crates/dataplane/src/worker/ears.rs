@@ -39,8 +39,10 @@ impl Worker {
     pub(super) fn ear_opened(&mut self, ear: Handle, handle: Handle) {
         let millis = self.now.millis;
         let client = self.clients.get(handle.index as usize);
-        let Some(subscriptions) = client.and_then(|client| client.subscriptions.as_ref()) else {
-            return;
+        let client = client.filter(|client| client.handle == handle);
+        let subscriptions = client.and_then(|client| client.subscriptions.as_ref());
+        let Some(subscriptions) = subscriptions else {
+            return self.close_ear(ear);
         };
         let Some(backend) = self.backends.get_mut(ear.index as usize) else {
             return;
@@ -193,6 +195,11 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
+        // Opening another one may have been the end of what was asked.
+        let subscriptions = client.subscriptions.as_mut();
+        if subscriptions.and_then(|it| it.ear_mut(shard)).is_none() {
+            return;
+        }
         let lane = LaneKey {
             protocol: client.lane.protocol,
             ..LaneKey::default()
