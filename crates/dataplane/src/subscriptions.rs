@@ -303,15 +303,13 @@ impl Subscriptions {
         self.ears.iter_mut().find(|ear| ear.shard == shard)
     }
 
-    /// The ears that what is asked needs.
-    pub(crate) fn asked_ears(&self) -> impl Iterator<Item = &Ear> {
-        self.ears.iter().filter(|ear| {
-            self.asking.as_ref().is_some_and(|asking| {
-                let known = self.of(asking.topic);
-                let homes = asking.fresh.iter().filter_map(|name| known.get(name));
-                let mut homes = homes.map(|of| of.home);
-                homes.any(|home| home.shards(&self.router).contains(&ear.shard))
-            })
+    /// What is asked needs this shard.
+    pub(crate) fn asks(&self, shard: usize) -> bool {
+        self.asking.as_ref().is_some_and(|asking| {
+            let known = self.of(asking.topic);
+            let homes = asking.fresh.iter().filter_map(|name| known.get(name));
+            let mut homes = homes.map(|of| of.home);
+            homes.any(|home| home.shards(&self.router).contains(&shard))
         })
     }
 

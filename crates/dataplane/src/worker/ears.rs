@@ -83,7 +83,7 @@ impl Worker {
         };
         let pool = usize::from(client.pool);
         let subscriptions = client.subscriptions.as_ref();
-        if subscriptions.is_some_and(|it| it.asked_ears().any(|ear| ear.shard == shard)) {
+        if subscriptions.is_some_and(|it| it.asks(shard)) {
             self.pools[pool].counters.errors.add(1);
             self.refuse_asked(handle, format!("-ERR {reason}\r\n").as_bytes());
         }
@@ -236,10 +236,8 @@ impl Worker {
             return;
         };
         let held = now.saturating_sub(asking.since);
-        let missing = subscriptions.asked_ears().find(|ear| !self.is_quiet(ear));
-        let missing = missing.map(|ear| ear.shard);
         if held >= limit
-            && let Some(shard) = missing
+            && let Some(shard) = self.awaited(subscriptions)
         {
             let line = self.masterdown(shard, &Over::Time(held));
             self.refuse_asked(handle, format!("{line}\r\n").as_bytes());
@@ -253,10 +251,15 @@ impl Worker {
         backend.filter(|backend| backend.handle == handle)
     }
 
-    /// The ear has confirmed everything that it was told.
-    pub(super) fn is_quiet(&self, ear: &Ear) -> bool {
-        self.ear(ear)
-            .is_some_and(|backend| backend.phase == Phase::Ready && !backend.has_inflight())
+    /// A shard that what is asked still waits for: its ear is not open, or has not confirmed everything.
+    pub(super) fn awaited(&self, subscriptions: &Subscriptions) -> Option<usize> {
+        let is_quiet = |ear: &Ear| {
+            self.ear(ear)
+                .is_some_and(|backend| backend.phase == Phase::Ready && !backend.has_inflight())
+        };
+        let mut ears = subscriptions.ears.iter();
+        let ear = ears.find(|ear| !is_quiet(ear) && subscriptions.asks(ear.shard))?;
+        Some(ear.shard)
     }
 }
 

@@ -250,9 +250,7 @@ impl Worker {
         let Some(subscriptions) = self.subscriptions(handle) else {
             return;
         };
-        if subscriptions.asking.is_none()
-            || subscriptions.asked_ears().any(|ear| !self.is_quiet(ear))
-        {
+        if subscriptions.asking.is_none() || self.awaited(subscriptions).is_some() {
             return;
         }
         if let Some(client) = self.client(handle)
