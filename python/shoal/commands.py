@@ -152,13 +152,34 @@ the client gets NOSCRIPT. SCRIPT FLUSH empties the memory. Functions are not rem
 A client sees and ends the clients of its own pool, on every worker of this proxy: **CLIENT LIST** and **CLIENT KILL**
 take ID, ADDR, LADDR, TYPE, USER, SKIPME and MAXAGE, CLIENT KILL also an address alone. Ids are this proxy's; clients of
 another proxy are seen there. The lines have the fields of Redis 7.2; what is not known is 0. The flag `b` is a client
-whose request is held because its shard has no master, `x` one in MULTI, whose `cmd` stays `multi`. Requests that a
+whose request waits at a server, or is held because its shard has no master, `x` one in MULTI, whose `cmd` stays `multi`. Requests that a
 killed client has sent are executed or not, as when it breaks its connection.
 
 After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
 Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
 PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one
 another.
+
+## Publish and subscribe
+
+A channel is on the shard that its name hashes to, hash tag included, and PUBLISH and SPUBLISH go there: they wait for a
+master as a write does, and are in doubt if they were sent and not answered. Patterns are subscribed to on every shard,
+and so are `__keyspace@...` and `__keyevent@...`, so keyspace notifications come from all of them (the servers must have
+`notify-keyspace-events`). A message comes once.
+
+A client that subscribes gets a connection of its own to each shard it needs, so the number that PUBLISH answers, and
+PUBSUB NUMSUB, are one Redis's. SUBSCRIBE is answered once all its shards have confirmed: what is published after that
+is received. It waits for a shard without a master no longer than any request. UNSUBSCRIBE is answered at once. Up to
+131072 names and 32 MiB of them for a client, 32768 connections of subscribers for the process.
+
+- **At most once, as with any Redis.** A failover, a lost connection or a change of the ring is followed and the client
+  sees nothing of it; what was published between the loss and the new subscription is not received.
+- **RESP2** refuses other commands while subscribed, in Redis's words; **RESP3** takes them all, and a push never comes
+  into the midst of a reply.
+- A subscriber with 32 MiB of unread messages is closed, as by Redis; nobody else notices.
+- Inside MULTI, SUBSCRIBE is refused; PUBLISH belongs to the transaction if its channel is on the transaction's shard.
+- PUBSUB CHANNELS lists every shard's channels once; where names have no shard (`distribution: random`) channels are
+  subscribed to everywhere.
 
 ## The table
 
@@ -177,6 +198,7 @@ _MERGES = {
     "Each": "place by place the least",
     "Draw": "one of them drawn",
     "Same": "must be alike",
+    "Most": "the greatest",
     "Settings": "each setting's value, or each shard's",
     "Texts": "each shard's text",
     "Newest": "the newest entries",
@@ -260,6 +282,8 @@ def _route(row: CommandRow) -> str:
             return f"the shards that the client wrote to, {_MERGES[detail]}"
         case "Every":
             return f"every shard, {_MERGES[detail]}"
+        case "Local" if "subscribe" in detail.lower():
+            return "connections of the client's own, to the shards concerned"
         case _:
             return _ROUTES[kind]
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(600)  # the first test of a language brings and compiles it
 
-NOT_YET = {"pub/sub"}  # what the proxy refuses so far: empty this when it serves them
-UNHEARD = {("coredis", "pub/sub"), ("valkey-glide", "pub/sub")}  # they wait for the subscription, whatever the answer
 ONE_SERVER = {"cross slot"}  # what one Redis cannot refuse
 GIVES_UP = {"jedis", "valkey-glide"}  # by default they wait 2 s and 0.25 s for an answer
 HELD_FOR = 2.4  # seconds, and the sentinel takes some tenths to be heard again; the proxy holds for 4 s at most
@@ -138,11 +136,7 @@ def test_every_step_goes_well_on_one_redis(client: Client, only_redis: RedisServ
 @every_client
 def test_every_step_goes_well_through_the_proxy(client: Client, deployment: Deployment) -> None:
     report = run(client, Server(deployment.proxy.address, {"restart": deployment.restart}), EVERY_STEP)
-    went_well(report, [step for step in EVERY_STEP if step not in NOT_YET])
-    for step in NOT_YET:
-        error = report.failures[step]
-        assert error, f"{step} works: take it from NOT_YET"
-        assert "not supported by Shoal" in error or (client.name, step) in UNHEARD
+    went_well(report, EVERY_STEP)
 
 
 @every_client

@@ -10,7 +10,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests.harness import have
+from tests.harness import have, wait_until
+from tests.integration.wire import Wire, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,3 +154,22 @@ def test_clients_are_listed_and_killed_as_at_one_redis(make_client: Callable[...
     assert operator.client_list(client_id=[web["id"]]) == []
     with pytest.raises(redis.ResponseError, match="not supported by Shoal"):
         operator.client_pause(100)
+
+
+def test_the_list_shows_who_subscribes_and_who_waits(proxy: PlaneHost) -> None:
+    with Wire(proxy.address) as subscriber, Wire(proxy.address) as waiter, proxy.client() as client:
+        subscriber.call("CLIENT", "SETNAME", "subscriber")
+        for request in (("SUBSCRIBE", "a"), ("PSUBSCRIBE", "b*"), ("SSUBSCRIBE", "c")):
+            assert subscriber.call(*request)[0] == request[0].lower().encode()
+        waiter.call("CLIENT", "SETNAME", "waiter")
+        waiter.send(command("BLPOP", "queue", "0"))
+
+        def shown(name: str) -> dict[str, str]:
+            lines: Any = client.client_list()
+            return next(line for line in lines if line["name"] == name)
+
+        found = shown("subscriber")
+        assert (found["sub"], found["psub"], found["ssub"], found["flags"]) == ("1", "1", "1", "P")
+        wait_until(lambda: shown("waiter")["flags"] == "b", 5, "the waiter to wait")
+        names = {line["name"] for line in client.client_list(_type="pubsub")}
+        assert names == {"subscriber"}

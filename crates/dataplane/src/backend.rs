@@ -46,6 +46,8 @@ pub(crate) enum Pin {
     Client,
     /// That of one client, whose request may wait there for long.
     Blocked,
+    /// That of this client, which is subscribed on it.
+    Subscriber(Handle),
     /// The next client's.
     Nobody,
 }

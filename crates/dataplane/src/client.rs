@@ -13,6 +13,7 @@ use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
+use crate::subscriptions::Subscriptions;
 use crate::transaction::{Transaction, Watch};
 use crate::writes::Writes;
 
@@ -98,6 +99,8 @@ pub(crate) struct Client {
     /// Its last request that could wait at a server.
     pub(crate) blocking: Option<Box<Blocking>>,
     pub(crate) writes: Writes,
+    /// There only while it is subscribed to something, or about to be.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
 }
 
 impl Client {
@@ -138,6 +141,7 @@ impl Client {
             watch: None,
             blocking: None,
             writes: Writes::default(),
+            subscriptions: None,
         }
     }
 

@@ -128,6 +128,8 @@ pub enum Merge {
     Draw,
     /// What all say; that they differ is an error.
     Same,
+    /// The greatest integer, or place by place the greatest: PUBSUB NUMPAT and NUMSUB.
+    Most,
     /// Settings with the value that all have, or with each shard's: CONFIG GET.
     Settings,
     /// Texts, each under its shard's name: MEMORY DOCTOR.
@@ -156,7 +158,9 @@ pub enum LocalCommand {
     Quit,
     Reset,
     Select,
+    Subscribe(Topic),
     Time,
+    Unsubscribe(Topic),
     Unwatch,
     Watch,
 }
@@ -178,6 +182,16 @@ pub enum ClientCommand {
     SetInfo,
     SetName,
     TrackingInfo,
+}
+
+/// What a client can be subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    Channel,
+    /// All channels whose names match.
+    Pattern,
+    /// A channel of SSUBSCRIBE and SPUBLISH: a name for itself, and another channel than SUBSCRIBE's of that name.
+    ShardChannel,
 }
 
 impl Command {

@@ -3,7 +3,7 @@
 //! Ordinary requests of all clients share a few pipelined connections for each shard, worker, database
 //! and protocol: a reply then never needs translating, and SELECT is part of the connection. How many
 //! (usually one) is the pool's `connections`; a client always goes on the same one, so that its
-//! requests keep their order. A client that watches keys has one more to itself: `worker/pinned`.
+//! requests keep their order. A client that watches keys or subscribes has more to itself: `worker/pinned`.
 
 /// The protocol a client negotiated with HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -26,6 +26,7 @@ pub mod plane;
 pub mod pool;
 #[cfg(any(test, fuzzing))]
 pub mod properties;
+mod push;
 mod reactor;
 pub mod resp;
 pub mod ring;
@@ -34,6 +35,7 @@ mod scripts;
 pub mod snapshot;
 mod socket;
 mod stats;
+mod subscriptions;
 mod transaction;
 mod worker;
 mod writes;

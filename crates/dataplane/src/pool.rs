@@ -241,6 +241,16 @@ impl Router {
         self.draws.is_none() && tag.is_some_and(|tag| tag.len() < before.len())
     }
 
+    /// Every shard that something may be sent to.
+    pub(crate) fn shards(&self) -> &[usize] {
+        &self.shards
+    }
+
+    /// Keys have no owners.
+    pub(crate) fn draws(&self) -> bool {
+        self.draws.is_some()
+    }
+
     /// The id of the shard that owns `key`; `None` if every shard is ejected.
     pub(crate) fn shard_of(&self, key: &[u8]) -> Option<usize> {
         let Some(ring) = &self.ring else {

@@ -8,15 +8,16 @@
 //! shards, `scan` what goes from one to the next, `scripts` EVALSHA, `local` answers what needs no shard
 //! and `client_command` CLIENT, for which `muster` asks the other workers, `transaction` queues what stands
 //! between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch keys
-//! (`watches`), to block (`blocking`) or to ask what is replicated (`waits`), `replies` reads backends and
-//! `refusals` judges what they refuse, `losses` what is lost, `hold` keeps what has no master, `lanes` opens
-//! and loses backends, `flush` writes, `renew` moves to a new snapshot, `publish` shows how things stand.
-//! Called by `plane`.
+//! (`watches`), to block (`blocking`), to ask what is replicated (`waits`) or to subscribe (`pubsub`, on
+//! `ears`), `replies` reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold`
+//! keeps what has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new
+//! snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
 mod blocking;
 mod client_command;
 mod dispatch;
+mod ears;
 mod every;
 mod flush;
 mod hold;
@@ -26,6 +27,7 @@ mod losses;
 mod muster;
 mod pinned;
 mod publish;
+mod pubsub;
 mod refusals;
 mod renew;
 mod replies;
@@ -222,6 +224,9 @@ pub(crate) struct Worker {
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
+    /// Subscribers of whom a connection is to be opened, or an answer is due.
+    tending: Vec<Handle>,
+
     /// Clients that send no more, and until when they get their last replies, in this order.
     leaving: VecDeque<(u32, Handle)>,
     draining: bool,
@@ -256,6 +261,8 @@ impl Worker {
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
+            tending: Vec::new(),
+
             leaving: VecDeque::new(),
             draining: false,
             read_buffer: Vec::with_capacity(READ_SIZE),
@@ -325,6 +332,7 @@ impl Worker {
         self.close_leaving();
         self.expire_backends();
         self.tend_stalled();
+        self.tend_subscribers();
         for shard in 0..self.shards.len() {
             self.open_due_lanes(shard);
             self.shards[shard].leased = self.lease_holds(shard);
@@ -357,6 +365,7 @@ impl Worker {
         }
         let busy = self.accept_again.is_some()
             || self.unpublished
+            || !self.tending.is_empty()
             || self.draining
             || self.backends.iter().any(|(_, backend)| backend.stalled)
             || self.shards.iter().any(Shard::is_unsettled)

@@ -2,8 +2,8 @@
 //! and write flags against real servers are in `tests/compat/test_command_table.py`.
 
 use dataplane::command::{
-    Access, COMMANDS, Command, KeyError, Keys, LocalCommand, Merge, Repeat, RouteKind, is_http,
-    lookup, named, rows,
+    Access, COMMANDS, Command, KeyError, Keys, LocalCommand, Merge, Repeat, RouteKind, Topic,
+    is_http, lookup, named, rows,
 };
 use dataplane::resp::Span;
 use proptest::prelude::*;
@@ -82,7 +82,12 @@ fn what_is_sent_to_a_shard_has_keys_and_what_is_answered_here_has_none() {
                     command.name
                 );
             }
-            RouteKind::Local(LocalCommand::Watch) => {} // keys, and nothing that is done with them
+            // Keys, and nothing that is done with them.
+            RouteKind::Local(
+                LocalCommand::Watch
+                | LocalCommand::Subscribe(Topic::ShardChannel)
+                | LocalCommand::Unsubscribe(Topic::ShardChannel),
+            ) => {}
             RouteKind::Unsupported(why) => assert!(why.len() > 10, "{}", command.name),
             _ => assert_eq!(command.keys, Keys::None, "{}", command.name),
         }

@@ -3,6 +3,8 @@
 //! Every reply here is whole and none is an error. The rule it keeps: what does not have the form that it should is
 //! `None`, never half an answer. Works on frames; where RESP2 and RESP3 differ, the form of the first reply is kept.
 
+use std::collections::HashSet;
+
 use super::Given;
 use super::info;
 use crate::command::Merge;
@@ -34,13 +36,10 @@ pub(super) fn merged(
         Merge::Least => Some(integer(integers(bytes())?.into_iter().min()?)),
         Merge::Chain => Some(array(&all_elements(bytes())?)),
         Merge::Union => {
-            let mut seen: Vec<&[u8]> = Vec::new();
-            for element in all_elements(bytes())? {
-                if !seen.contains(&element) {
-                    seen.push(element);
-                }
-            }
-            Some(array(&seen))
+            let mut seen = HashSet::new();
+            let mut all = all_elements(bytes())?;
+            all.retain(|element| seen.insert(*element));
+            Some(array(&all))
         }
         Merge::Each => each(bytes()),
         Merge::Draw => draw(bytes(), given),
@@ -49,6 +48,7 @@ pub(super) fn merged(
             let same = bytes().all(|reply| reply == first);
             Some(if same { first } else { DIFFER }.to_vec())
         }
+        Merge::Most => most(bytes()),
         Merge::Settings => settings(replies),
         Merge::Texts => texts(replies),
         Merge::Newest => by_time(bytes(), LOG_TIME, true, at_most),
@@ -169,6 +169,30 @@ fn each<'r>(replies: impl Iterator<Item = &'r [u8]>) -> Option<Vec<u8>> {
         .collect();
     let all = all?;
     Some(array(&all.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+}
+
+/// The greatest of integers; of arrays, at each place the greatest, and what is no integer as the first has it.
+fn most<'r>(replies: impl Iterator<Item = &'r [u8]>) -> Option<Vec<u8>> {
+    let replies: Vec<&[u8]> = replies.collect();
+    let (first, others) = replies.split_first()?;
+    if resp::reply_kind(first) == ReplyKind::Integer {
+        return Some(integer(integers(replies.into_iter())?.into_iter().max()?));
+    }
+    let mut row: Vec<Vec<u8>> = elements(first)?.into_iter().map(<[u8]>::to_vec).collect();
+    for other in others {
+        let other = elements(other)?;
+        if other.len() != row.len() {
+            return None;
+        }
+        for (here, there) in row.iter_mut().zip(other) {
+            match (resp::reply_integer(here), resp::reply_integer(there)) {
+                (Some(a), Some(b)) => *here = integer(a.max(b)),
+                _ if here == there => {}
+                _ => return None,
+            }
+        }
+    }
+    Some(array(&row.iter().map(Vec::as_slice).collect::<Vec<_>>()))
 }
 
 fn draw<'r>(replies: impl Iterator<Item = &'r [u8]>, given: &Given) -> Option<Vec<u8>> {
@@ -343,6 +367,17 @@ mod tests {
     }
 
     #[test]
+    fn of_counts_the_greatest_is_taken() {
+        let nothing = Given::Nothing;
+        assert_eq!(two(Merge::Most, ":2\n", ":5\n", &nothing), ":5\n");
+        let (one, other) = ("*4\n$1\na\n:1\n$1\nb\n:0\n", "*4\n$1\na\n:0\n$1\nb\n:3\n");
+        assert_eq!(
+            two(Merge::Most, one, other, &nothing),
+            "*4\n$1\na\n:1\n$1\nb\n:3\n"
+        );
+    }
+
+    #[test]
     fn what_should_be_the_same_everywhere_is_an_error_if_it_is_not() {
         let differ = two(Merge::Same, "$1\nx\n", "$1\ny\n", &Given::Nothing);
         assert!(differ.starts_with("-ERR"), "{differ}");
@@ -399,10 +434,10 @@ mod tests {
         /// Any replies of any form give one whole frame or none.
         #[test]
         fn what_is_merged_is_one_frame(first in replies(), second in replies(), order in prop::collection::vec(0_u16..3, 0..4)) {
-            const MERGES: [Merge; 15] = [
+            const MERGES: [Merge; 16] = [
                 Merge::Array, Merge::Sum, Merge::Ok, Merge::Least, Merge::Chain, Merge::Union,
                 Merge::Each, Merge::Draw, Merge::Same, Merge::Settings, Merge::Texts,
-                Merge::Newest, Merge::Oldest, Merge::Events, Merge::Info,
+                Merge::Newest, Merge::Oldest, Merge::Events, Merge::Info, Merge::Most,
             ];
             for merge in MERGES {
                 let both: [(&str, &[u8]); 2] = [("a", &first), ("b", &second)];

@@ -135,6 +135,17 @@ pub(super) static OBJECT: &[Command] = &[
     read("object|refcount", 3, SECOND),
 ];
 
+/// A channel has its subscribers on one shard, and so has one count that is not 0; what is subscribed to everywhere
+/// has the same count on each.
+pub(super) static PUBSUB: &[Command] = &[
+    every(sub("pubsub|channels", -2), Merge::Union),
+    any(sub("pubsub|help", 2)),
+    every(sub("pubsub|numpat", 2), Merge::Most),
+    every(sub("pubsub|numsub", -2), Merge::Most),
+    every(sub("pubsub|shardchannels", -2), Merge::Union),
+    every(sub("pubsub|shardnumsub", -2), Merge::Most),
+];
+
 /// Scripts are no data: a server that restarts or is promoted has none, and clients load them again.
 pub(super) static SCRIPT: &[Command] = &[
     refused(sub("script|debug", -3), DEBUGS),

@@ -32,6 +32,8 @@ pub enum Keys {
     Streams,
     /// At 1, and behind STORE: SORT and its read-only twin.
     Sort,
+    /// At 1, and no key to the server: the channel of PUBLISH, which is on a shard as a key is.
+    Channel,
     /// At 1, and behind STORE and STOREDIST; the options begin at `options`: GEORADIUS and
     /// GEORADIUSBYMEMBER.
     GeoRadius {
@@ -77,6 +79,7 @@ impl Command {
     pub fn first_key(&self) -> Option<usize> {
         match self.keys {
             Keys::Range { first, last, .. } if first == last => usize::try_from(first).ok(),
+            Keys::Channel => Some(1),
             _ => None,
         }
     }
@@ -97,6 +100,10 @@ impl Command {
         let request = Arguments { buf, args };
         match self.keys {
             Keys::None => Ok(()),
+            Keys::Channel => {
+                out.push(1);
+                Ok(())
+            }
             Keys::Range { first, last, step } => self.range(&request, [first, last, step], out),
             Keys::Count {
                 at,

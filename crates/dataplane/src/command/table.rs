@@ -5,14 +5,15 @@
 //! here, and the server answers what it does not take. Which command is refused, and why, is ours.
 
 use super::families::{
-    ACL, CLIENT, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, SCRIPT,
-    SLOWLOG, XGROUP, XINFO,
+    ACL, CLIENT, COMMAND, COMMANDLOG, CONFIG, FUNCTION, LATENCY, MEMORY, MODULE, OBJECT, PUBSUB,
+    SCRIPT, SLOWLOG, XGROUP, XINFO,
 };
 use super::keys::CountErrors::{self, Pairs, Pop, Script, Sets, SortedSets};
-use super::{Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven, Wait};
+use super::{
+    Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven, Topic, Wait,
+};
 
 // Why a command is refused. First what a later release brings, then what a proxy never does.
-const PUBSUB: &str = "publish and subscribe come in a later release";
 pub(super) const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
 pub(super) const ADMIN: &str = "it administers one server: connect to that server";
 const REPLICATION: &str = "replication is not a client's to change";
@@ -55,6 +56,23 @@ const XINFO_KEYS: &[&str] = &["xinfo|consumers", "xinfo|groups", "xinfo|stream"]
 const WATCH: Command = Command {
     keys: ALL,
     ..local("watch", -2, LocalCommand::Watch)
+};
+
+const SSUBSCRIBE: Command = Command {
+    keys: ALL,
+    ..local(
+        "ssubscribe",
+        -2,
+        LocalCommand::Subscribe(Topic::ShardChannel),
+    )
+};
+const SUNSUBSCRIBE: Command = Command {
+    keys: ALL,
+    ..local(
+        "sunsubscribe",
+        -1,
+        LocalCommand::Unsubscribe(Topic::ShardChannel),
+    )
 };
 
 /// All commands.
@@ -201,12 +219,17 @@ pub static COMMANDS: &[Command] = &[
     refused(read("pfselftest", 1, Keys::None), ADMIN),
     local("ping", -1, LocalCommand::Ping),
     again("psetex", 4, KEY),
-    refused(read("psubscribe", -2, Keys::None), PUBSUB),
+    local("psubscribe", -2, LocalCommand::Subscribe(Topic::Pattern)),
     refused(read("psync", -3, Keys::None), REPLICATION),
     read("pttl", 2, KEY),
-    refused(read("publish", 3, Keys::None), PUBSUB),
-    refused(read("pubsub", -2, Keys::None), PUBSUB),
-    refused(read("punsubscribe", -1, Keys::None), PUBSUB),
+    // No write to the server; but a stale master would tell its subscribers only, and none of the new one's.
+    write("publish", 3, Keys::Channel),
+    family(read("pubsub", -2, Keys::None), PUBSUB),
+    local(
+        "punsubscribe",
+        -1,
+        LocalCommand::Unsubscribe(Topic::Pattern),
+    ),
     local("quit", -1, LocalCommand::Quit),
     every(read("randomkey", 1, Keys::None), Merge::Draw),
     refused(read("readonly", 1, Keys::None), CLUSTER),
@@ -252,17 +275,17 @@ pub static COMMANDS: &[Command] = &[
     write("sort", -2, Keys::Sort),
     read("sort_ro", -2, Keys::Sort),
     write("spop", -2, KEY),
-    refused(read("spublish", 3, KEY), PUBSUB),
+    write("spublish", 3, KEY),
     read("srandmember", -2, KEY),
     write("srem", -3, KEY),
     read("sscan", -3, KEY),
-    refused(read("ssubscribe", -2, ALL), PUBSUB),
+    SSUBSCRIBE,
     read("strlen", 2, KEY),
-    refused(read("subscribe", -2, Keys::None), PUBSUB),
+    local("subscribe", -2, LocalCommand::Subscribe(Topic::Channel)),
     read("substr", 4, KEY),
     read("sunion", -2, ALL),
     again("sunionstore", -3, ALL),
-    refused(read("sunsubscribe", -1, ALL), PUBSUB),
+    SUNSUBSCRIBE,
     every(write("swapdb", 3, Keys::None), Merge::Ok),
     refused(read("sync", 1, Keys::None), REPLICATION),
     local("time", 1, LocalCommand::Time),
@@ -270,7 +293,7 @@ pub static COMMANDS: &[Command] = &[
     read("ttl", 2, KEY),
     read("type", 2, KEY),
     split(write("unlink", -2, ALL), Merge::Sum),
-    refused(read("unsubscribe", -1, Keys::None), PUBSUB),
+    local("unsubscribe", -1, LocalCommand::Unsubscribe(Topic::Channel)),
     local("unwatch", 1, LocalCommand::Unwatch),
     waits(read("wait", 3, Keys::None), Merge::Least),
     waits(read("waitaof", 4, Keys::None), Merge::Each),

@@ -121,6 +121,9 @@ impl Worker {
             self.unpin(watch);
         }
         self.stop_blocking(&client);
+        if let Some(subscriptions) = &client.subscriptions {
+            self.close_ears(subscriptions);
+        }
         let pool = usize::from(client.pool);
         let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {

@@ -11,7 +11,7 @@ use super::dispatch::{Request, Step};
 use super::local::{BAD_NAME, OK, SYNTAX, bulk, is_name};
 use super::muster::{Act, Filter};
 use crate::client::{Client, Gate, Muted};
-use crate::command::ClientCommand;
+use crate::command::{ClientCommand, Topic};
 use crate::endpoint::Endpoint;
 use crate::lane::Protocol;
 use crate::reactor::Handle;
@@ -163,8 +163,16 @@ impl Worker {
                 String::from_utf8_lossy(name).into_owned()
             })
         };
+        let subscriptions = client.subscriptions.as_ref();
+        let names = |topic| subscriptions.map_or(0, |it| it.names_of(topic));
+        let subscribed = format!(
+            "sub={} psub={} ssub={}",
+            names(Topic::Channel),
+            names(Topic::Pattern),
+            names(Topic::ShardChannel)
+        );
         Some(format!(
-            "id={} addr={address} laddr={local} fd={} name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 \
+            "id={} addr={address} laddr={local} fd={} name={} age={} idle={} flags={} db={} {subscribed} \
              multi={queued} qbuf={input} qbuf-free={} argv-mem=0 multi-mem={queued_bytes} rbs=0 rbp=0 obl={output} \
              oll={} omem={output} tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
             client.number,
@@ -188,12 +196,13 @@ impl Worker {
         ))
     }
 
-    /// `b`: it is held, as one that blocks.
+    /// `b`: it waits at a server, or is held as one that does.
     fn flags(&self, client: &Client) -> String {
         let unix = matches!(self.listens_at(client), Some(Endpoint::Unix(_)));
         let all = [
             (client.transaction.is_some(), 'x'),
-            (client.is_held(), 'b'),
+            (client.is_held() || client.blocks(), 'b'),
+            (client.subscriptions.is_some(), 'P'),
             (client.closing, 'c'),
             (unix, 'U'),
         ];

@@ -68,6 +68,12 @@ impl Worker {
         let pool = usize::from(client.pool);
         let command = self.snapshot.pools[pool].config.command(request.arg(0));
         client.last = command;
+        if client.subscriptions.is_some() {
+            let protocol = client.lane.protocol;
+            if let Some(line) = self.refused_to_subscriber(pool, protocol, request) {
+                return self.answer(handle, line.as_bytes());
+            }
+        }
         let Some(command) = command else {
             if command::is_http(request.arg(0)) {
                 return self.close_http(handle);
@@ -406,14 +412,15 @@ pub(super) fn wrong_arity(command: &Command) -> Vec<u8> {
         "wrong number of arguments for '{}' command\r\n",
         command.name
     );
-    // An EXEC that is refused discards its transaction, and says so even where there is none.
-    let exec = command.route == RouteKind::Local(LocalCommand::Exec);
-    let code = if exec {
-        "-EXECABORT Transaction discarded because of: "
-    } else {
-        "-ERR "
-    };
-    (code.to_owned() + &line).into_bytes()
+    (refusal_code(command).to_owned() + &line).into_bytes()
+}
+
+/// What a refusal begins with. An EXEC that is refused discards its transaction, and says so even where there is none.
+pub(super) fn refusal_code(command: &Command) -> &'static str {
+    match command.route {
+        RouteKind::Local(LocalCommand::Exec) => "-EXECABORT Transaction discarded because of: ",
+        _ => "-ERR ",
+    }
 }
 
 pub(super) fn unsupported(command: &Command, why: &str) -> Vec<u8> {

@@ -24,7 +24,7 @@ use crate::reactor::Handle;
 use crate::snapshot::{NANOS_A_MILLI, Nanos};
 
 /// Why a request is no longer held.
-enum Over {
+pub(super) enum Over {
     Time(Nanos),
     Bytes(usize),
 }
@@ -294,7 +294,7 @@ impl Worker {
     }
 
     /// The error line, without CRLF, of a request that was not sent.
-    fn masterdown(&self, shard: usize, over: &Over) -> String {
+    pub(super) fn masterdown(&self, shard: usize, over: &Over) -> String {
         self.shards[shard].counters.masterdown.add(1);
         let name = self.snapshot.shard_name(shard);
         match over {

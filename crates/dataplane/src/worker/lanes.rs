@@ -127,6 +127,10 @@ impl Worker {
         };
         backend.phase = Phase::Ready;
         let (shard, key) = (backend.shard, backend.lane);
+        let subscriber = match backend.pin {
+            Pin::Subscriber(client) => Some(client),
+            _ => None,
+        };
         if backend.pin != Pin::Shared {
             self.shards[shard].pin_retry_ms = None;
         } else if let Some(lane) = self.shards[shard].lane_mut(key) {
@@ -135,6 +139,9 @@ impl Worker {
         self.shards[shard].suspect = false;
         self.shards[shard].leased = self.lease_holds(shard);
         self.note_loss(shard, String::new());
+        if let Some(client) = subscriber {
+            self.ear_opened(handle, client);
+        }
         self.release(shard);
     }
 
@@ -151,6 +158,7 @@ impl Worker {
         }
         self.shards[shard].answered();
         self.shards[shard].pin_retry_ms = None;
+        self.retry_ears(shard);
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         for lane in &mut self.shards[shard].lanes {
@@ -166,6 +174,7 @@ impl Worker {
     pub(super) fn finish_backends(&mut self, shard: usize) {
         let millis = self.now.millis;
         let (mut idle, mut ending) = (Vec::new(), Vec::new());
+        let mut subscribers = Vec::new();
         let mut unwritten = Vec::new();
         for (_, backend) in &mut self.backends {
             if backend.shard != shard || backend.phase == Phase::Ending {
@@ -178,7 +187,10 @@ impl Worker {
             if open && backend.pin == Pin::Shared {
                 unwritten.push((backend.lane, backend.take_unwritten()));
             }
-            if open && backend.has_inflight() {
+            if let Pin::Subscriber(client) = backend.pin {
+                subscribers.push(client);
+                idle.push(backend.handle);
+            } else if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;
                 ending.push(backend.handle);
@@ -192,6 +204,10 @@ impl Worker {
         for handle in idle {
             self.backends.remove(handle.index as usize);
         }
+        for client in subscribers {
+            self.want_tending(client);
+        }
+        self.retry_ears(shard);
         for (lane, requests) in unwritten {
             for (pending, frame) in requests {
                 self.hold(shard, lane, pending, frame);

@@ -67,13 +67,20 @@ impl Worker {
                 self.unwatch(handle);
                 self.answer(handle, OK)
             }
+            LocalCommand::Subscribe(topic) => self.subscribe(handle, topic, request),
+            LocalCommand::Unsubscribe(topic) => self.unsubscribe(handle, topic, request),
             LocalCommand::Client(command) => self.client_command(handle, command, request),
             LocalCommand::Time => self.answer(handle, time_reply().as_bytes()),
         }
     }
 
     fn ping(&mut self, handle: Handle, request: Request<'_>) -> Step {
+        let subscribes = self.client(handle).is_some_and(|client| {
+            client.subscriptions.is_some() && client.lane.protocol == Protocol::Resp2
+        });
         match request.args.len() {
+            1 if subscribes => self.pong(handle, b""),
+            2 if subscribes => self.pong(handle, request.arg(1)),
             1 => self.answer(handle, b"+PONG\r\n"),
             2 => self.answer(handle, &bulk(request.arg(1))),
             _ => self.answer(
@@ -218,6 +225,7 @@ impl Worker {
 
     fn reset(&mut self, handle: Handle) -> Step {
         self.end_transaction(handle);
+        self.unsubscribe_all(handle);
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
             client.unmute();

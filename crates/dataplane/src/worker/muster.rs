@@ -31,14 +31,22 @@ pub(super) enum Act {
     KillAny,
 }
 
+/// What Redis calls the types of clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Pubsub,
+    /// A type that no client of a proxy has.
+    Replication,
+}
+
 /// Which clients are meant: those for which all that is set holds.
 #[derive(Default)]
 pub(super) struct Filter {
     ids: Option<Vec<u64>>,
     address: Option<Vec<u8>>,
     local: Option<Vec<u8>>,
-    /// Of a type that no client of a proxy has.
-    nobody: bool,
+    kind: Option<Kind>,
     skip: Option<u64>,
     older_than: Option<u64>,
 }
@@ -93,7 +101,7 @@ impl Filter {
                 }
                 b"ADDR" => filter.address = Some(value.to_vec()),
                 b"LADDR" => filter.local = Some(value.to_vec()),
-                b"TYPE" => filter.nobody |= !is_normal(value)?,
+                b"TYPE" => filter.kind = Some(kind(value)?),
                 b"USER" if value == b"default" => {}
                 b"USER" => {
                     let line = format!("-ERR No such user '{}'\r\n", printable(value));
@@ -122,15 +130,15 @@ fn client_id(value: &[u8], kill: bool) -> Result<u64, Vec<u8>> {
     }
 }
 
-fn is_normal(kind: &[u8]) -> Result<bool, Vec<u8>> {
-    let others: [&[u8]; 5] = [b"master", b"primary", b"replica", b"slave", b"pubsub"];
-    if kind.eq_ignore_ascii_case(b"normal") {
-        Ok(true)
-    } else if others.iter().any(|it| it.eq_ignore_ascii_case(kind)) {
-        Ok(false)
-    } else {
-        let line = format!("-ERR Unknown client type '{}'\r\n", printable(kind));
-        Err(line.into_bytes())
+fn kind(word: &[u8]) -> Result<Kind, Vec<u8>> {
+    match word.to_ascii_lowercase().as_slice() {
+        b"normal" => Ok(Kind::Normal),
+        b"pubsub" => Ok(Kind::Pubsub),
+        b"master" | b"primary" | b"replica" | b"slave" => Ok(Kind::Replication),
+        _ => {
+            let line = format!("-ERR Unknown client type '{}'\r\n", printable(word));
+            Err(line.into_bytes())
+        }
     }
 }
 
@@ -208,7 +216,12 @@ impl Worker {
     fn is_meant(&self, client: &Client, filter: &Filter) -> bool {
         let age = self.now.nanos.saturating_sub(client.born) / (1000 * NANOS_A_MILLI);
         let ids = filter.ids.as_ref();
-        let plain = !filter.nobody
+        let kind = if client.subscriptions.is_some() {
+            Kind::Pubsub
+        } else {
+            Kind::Normal
+        };
+        let plain = filter.kind.is_none_or(|wanted| wanted == kind)
             && ids.is_none_or(|ids| ids.contains(&client.number))
             && filter.skip != Some(client.number)
             && filter.older_than.is_none_or(|least| age >= least);

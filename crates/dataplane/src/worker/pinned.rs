@@ -1,12 +1,12 @@
-//! Connections that one client has to itself: while it watches keys, and while it blocks.
+//! Connections that one client has to itself: while it watches keys, while it blocks, and while it subscribes.
 //!
 //! ```text
 //!  opened ──► a client's ──► leaving: its last request is sent ──(last reply)──► spare ──► a client's …
 //! ```
 //! They are opened when a client needs one and kept for the next; their number is bounded. On one that is
 //! being opened for a shard without a master the client waits as it does for the one that all share. What
-//! is to be done about a request that was on one when it was lost is said by `watches` and `blocking`.
-//! Called by these two, and by what loses connections.
+//! is to be done about what was on one when it was lost is said by `watches`, `blocking` and `pubsub`.
+//! Called by these, and by what loses connections.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -25,6 +25,8 @@ use crate::socket;
 
 /// Connections of the process that clients may have to themselves.
 const MOST_PINNED: usize = 4096;
+/// The same of subscribers, which have one for each shard and keep it.
+const MOST_EARS: usize = 32_768;
 /// Connections of one shard and worker that are kept for the next client.
 const MOST_SPARE: usize = 16;
 
@@ -78,7 +80,7 @@ impl Worker {
         if state.pin_retry_ms.is_some_and(|at| !self.due(at)) {
             return Own::Later;
         }
-        if let Some(reason) = self.too_many_pinned() {
+        if let Some(reason) = self.too_many_pinned(pin) {
             return Own::Never(reason);
         }
         self.shards[shard].counters.attempts.add(1);
@@ -143,8 +145,14 @@ impl Worker {
     }
 
     /// Why no further connection may be opened; a spare one elsewhere makes room for it.
-    fn too_many_pinned(&mut self) -> Option<String> {
-        let limit = (MOST_PINNED / self.workers).max(1);
+    fn too_many_pinned(&mut self, pin: Pin) -> Option<String> {
+        let subscribes = |pin: Pin| matches!(pin, Pin::Subscriber(_));
+        let (most, who) = if subscribes(pin) {
+            (MOST_EARS, "subscribe")
+        } else {
+            (MOST_PINNED, "watch keys or block")
+        };
+        let limit = (most / self.workers).max(1);
         if self.backends.len() < limit {
             return None;
         }
@@ -152,14 +160,16 @@ impl Worker {
             .backends
             .iter()
             .map(|(_, backend)| backend)
-            .filter(|backend| backend.pin != Pin::Shared);
+            .filter(|backend| {
+                backend.pin != Pin::Shared && subscribes(backend.pin) == subscribes(pin)
+            });
         if pinned.clone().count() < limit {
             return None;
         }
         let spare = pinned.find(|backend| backend.is_spare());
         let Some(spare) = spare.map(|backend| backend.handle) else {
             return Some(format!(
-                "too many clients watch keys or block: Shoal opens up to {MOST_PINNED} connections for them"
+                "too many clients {who}: Shoal opens up to {most} connections for them"
             ));
         };
         self.backends.remove(spare.index as usize);
@@ -240,6 +250,9 @@ impl Worker {
 
     /// A pinned connection is no more: decides what becomes of what was on it.
     pub(super) fn lose_pinned(&mut self, backend: Backend, loss: &Loss) {
+        if let Pin::Subscriber(client) = backend.pin {
+            return self.lose_ear(&backend, client, loss);
+        }
         let (shard, lane) = (backend.shard, backend.lane);
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
         let fixed = self.shards[shard].fixed;

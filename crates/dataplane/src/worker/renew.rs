@@ -92,6 +92,7 @@ impl Worker {
             }
         }
         self.follow_ejections(); // of pools that are as they were, too
+        self.tend_all_subscribers();
     }
 
     /// Takes no new clients of a pool and lets the old ones go once they have their answers.
@@ -191,6 +192,7 @@ impl Worker {
         if !self.any_ejector {
             return;
         }
+        let mut changed = false;
         for (pool, state) in self.snapshot.pools.iter().zip(&mut self.pools) {
             let Some(ejector) = &pool.ejector else {
                 continue;
@@ -200,7 +202,11 @@ impl Worker {
             if version != state.ejections {
                 state.ejections = version;
                 state.router = ejector.router();
+                changed = true;
             }
+        }
+        if changed {
+            self.tend_all_subscribers();
         }
     }
 }

@@ -162,8 +162,9 @@ impl Worker {
         }
         // From here on only lengths count; and if it is not passed on, the scan starts again.
         backend.scan = ReplyScan::default();
+        // A message must not come into the midst of a reply: who subscribes gets it whole.
         self.client(client)
-            .is_some_and(|client| client.slots.is_head(sequence))
+            .is_some_and(|client| client.slots.is_head(sequence) && client.subscriptions.is_none())
     }
 
     /// Passes a piece of a long reply to the client at whose head it is.
@@ -199,13 +200,18 @@ impl Worker {
 
     /// Brings a whole reply to its owner.
     fn take_reply(&mut self, handle: Handle, reply: &[u8]) {
-        if reply[0] == b'>' {
-            // Nothing here subscribes or tracks: no client waits for a push.
-            return;
-        }
         let Some(backend) = self.backend(handle) else {
             return;
         };
+        if let Pin::Subscriber(client) = backend.pin
+            && backend.phase == Phase::Ready
+        {
+            return self.heard(handle, client, reply);
+        }
+        if reply[0] == b'>' {
+            // Nothing else subscribes or tracks: no client waits for a push.
+            return;
+        }
         let shard = backend.shard;
         let error = reply[0] == b'-';
         if error && self.mend_noscript(handle, reply) {

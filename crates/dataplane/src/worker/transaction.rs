@@ -131,6 +131,10 @@ impl Worker {
             LocalCommand::Multi => self.answer(handle, NESTED),
             LocalCommand::Watch => self.answer(handle, WATCH_INSIDE),
             LocalCommand::Quit | LocalCommand::Reset => self.local(handle, local, request),
+            LocalCommand::Subscribe(_) | LocalCommand::Unsubscribe(_) => {
+                let why = "inside MULTI its messages would come on another connection than the transaction's";
+                self.abort(handle, &dispatch::unsupported(command, why))
+            }
             _ => {
                 let why = "inside MULTI it would be about a connection that clients share";
                 self.abort(handle, &dispatch::unsupported(command, why))
