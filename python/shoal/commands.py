@@ -152,13 +152,12 @@ the client gets NOSCRIPT. SCRIPT FLUSH empties the memory. Functions are not rem
 A client sees and ends the clients of its own pool, on every worker of this proxy: **CLIENT LIST** and **CLIENT KILL**
 take ID, ADDR, LADDR, TYPE, USER, SKIPME and MAXAGE, CLIENT KILL also an address alone. Ids are this proxy's; clients of
 another proxy are seen there. The lines have the fields of Redis 7.2; what is not known is 0. The flag `b` is a client
-whose request waits at a server, or is held because its shard has no master, `x` one in MULTI, whose `cmd` stays `multi`. Requests that a
-killed client has sent are executed or not, as when it breaks its connection.
+whose request waits at a server, or is held because its shard has no master, `x` one in MULTI, whose `cmd` stays
+`multi`. Requests that a killed client has sent are executed or not, as when it breaks its connection.
 
 After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
 Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
-PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one
-another.
+PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one another.
 
 ## Publish and subscribe
 
@@ -205,6 +204,11 @@ _MERGES = {
     "Oldest": "all samples by time",
     "Events": "each event once",
     "Info": "added up where that makes sense",
+}
+_MERGED = {
+    "Split": "split by shard",
+    "Every": "every shard",
+    "Wait": "the shards that the client wrote to",
 }
 _ROUTES = {
     "Single": "the shard of its keys",
@@ -276,12 +280,8 @@ def _route(row: CommandRow) -> str:
             return f"refused: {detail}"
         case "Lone":
             return f"the shard of a pool with one; else refused: {detail}"
-        case "Split":
-            return f"split by shard, {_MERGES[detail]}"
-        case "Wait":
-            return f"the shards that the client wrote to, {_MERGES[detail]}"
-        case "Every":
-            return f"every shard, {_MERGES[detail]}"
+        case "Split" | "Every" | "Wait":
+            return f"{_MERGED[kind]}, {_MERGES[detail]}"
         case "Local" if "subscribe" in detail.lower():
             return "connections of the client's own, to the shards concerned"
         case _:
