@@ -204,3 +204,12 @@ def test_an_idle_client_costs_no_connection_to_a_shard(proxy: PlaneHost) -> None
     finally:
         for wire in wires:
             wire.close()
+
+
+def test_a_cluster_behind_it_is_told(servers: Servers) -> None:
+    shards = {"a": servers.redis("a", cluster_enabled="yes")}
+    host = PlaneHost("proxy", [], servers.directory / "proxy", servers=shards)
+    with Wire(servers.adopt(host).start().address) as wire:
+        told = 'ERR shard "a" is a node of a Redis Cluster, which Shoal does not serve; it said: CLUSTERDOWN'
+        assert wire.call("SET", "k", "v").startswith(told)
+        assert wire.call("PING") == "PONG"

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dataplane::snapshot::NO_LEASE_NEEDED;
-use scene::{A_WHILE, SOON, Scene, Wire, huge, set};
+use scene::{A_WHILE, SOON, Scene, Wire, get, huge, set};
 
 #[test]
 fn a_route_opens_one_connection() {
@@ -198,4 +198,18 @@ fn all_that_a_held_client_has_sent_counts_as_held() {
     });
     scene.lease(NO_LEASE_NEEDED);
     scene.wait("none is", |shard| shard.totals.held_bytes == 0);
+}
+
+#[test]
+fn a_cluster_behind_it_is_told_and_not_followed() {
+    let scene = Scene::new(|_| {});
+    let mut master = scene.master();
+    let mut client = scene.client();
+    client.send(&get("k"));
+    assert_eq!(master.request(), ["GET", "k"]);
+    master.send(b"-MOVED 7629 10.0.0.1:6379\r\n");
+    assert_eq!(
+        client.line(),
+        "-ERR shard \"a\" is a node of a Redis Cluster, which Shoal does not serve; it said: MOVED 7629 10.0.0.1:6379"
+    );
 }

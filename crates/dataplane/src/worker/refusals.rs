@@ -111,3 +111,21 @@ pub(super) fn is_refusal(reply: &[u8]) -> bool {
         Some(b"READONLY" | b"LOADING" | b"MASTERDOWN" | b"NOREPLICAS" | b"UNBLOCKED")
     )
 }
+
+/// Errors of a node of a Redis Cluster, which has only some of the keys and names another node for the others.
+pub(super) fn is_redirection(reply: &[u8]) -> bool {
+    matches!(
+        resp::error_code(reply),
+        Some(b"MOVED" | b"ASK" | b"CLUSTERDOWN" | b"TRYAGAIN")
+    )
+}
+
+/// What a client is told of that: it can do nothing about it, and would go where the proxy is not.
+pub(super) fn redirected(shard: &str, reply: &[u8]) -> Vec<u8> {
+    let said = String::from_utf8_lossy(reply.trim_ascii_end());
+    let said = said.trim_start_matches('-');
+    format!(
+        "-ERR shard \"{shard}\" is a node of a Redis Cluster, which Shoal does not serve; it said: {said}\r\n"
+    )
+    .into_bytes()
+}

@@ -4,7 +4,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 
 use super::losses::Loss;
-use super::refusals::{is_refusal, is_replica};
+use super::refusals::{is_redirection, is_refusal, is_replica, redirected};
 use super::transaction;
 use super::waits;
 use super::{READ_SIZE, Worker};
@@ -216,6 +216,10 @@ impl Worker {
         let error = reply[0] == b'-';
         if error && self.mend_noscript(handle, reply) {
             return;
+        }
+        if error && is_redirection(reply) {
+            let line = redirected(self.snapshot.shard_name(shard), reply);
+            return self.take_answer(handle, &line, false);
         }
         let refusal = error && !self.shards[shard].fixed && is_refusal(reply);
         self.take_answer(handle, reply, refusal);
