@@ -122,17 +122,19 @@ not wait, and counts for none of these.
 
 When the shard's master is replaced, a request that waits and certainly was not executed (it had not been sent, or the
 old master sent it away as a replica) waits on at the new master, with what is left of its time, and its client sees
-nothing of it; one that only reads does so in every case. If the connection is lost while one waits that pops or moves,
-the client gets `-INDOUBT`: an element may have been taken and its reply lost, as when one Redis dies. Its time passes
-also while it is held; then it is answered nil. Up to 4096 connections of a proxy are clients' own at a time.
+nothing of it; one that only reads does so in every case. Not so `XREAD ... $`: what was added meanwhile would be passed
+over, so that gets an error; give the last id that was read, and nothing is missed. If the connection is lost while one
+waits that pops or moves, the client gets `-INDOUBT`: an element may have been taken and its reply lost, as when one
+Redis dies. Its time passes also while it is held; then it is answered nil. Up to 4096 connections of a proxy are
+clients' own at a time.
 
 ## WAIT
 
-WAIT and WAITAOF ask every shard that the client has written to since its last one (or, if it has written nothing since,
-those of the last one; all shards, if it never wrote), on a connection of their own, and answer the least. If one of
-these shards has had another master since the write, that is an error: the write may be lost, whatever the new master's
-replicas have. They need SPUBLISH on the servers (Redis 7.0): what is to be waited for is marked with a message to the
-shard channel `__shoal:wait`.
+WAIT and WAITAOF ask every shard that the client has written to since they were last answered with at least the number
+that was asked for (or, if it has written nothing since, those of that time; all shards, if it never wrote), on a
+connection of their own, and answer the least. If one of these shards has had another master since the write, or was
+lost for a moment, that is an error: the write may be lost, whatever the replicas have. They need SPUBLISH on the servers
+(Redis 7.0): what is to be waited for is marked with a message to the shard channel `__shoal:wait`.
 
 ## Scripts
 

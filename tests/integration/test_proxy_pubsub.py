@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.harness import wait_until
-from tests.integration.wire import Wire, WireError, command
+from tests.integration.wire import Wire, WireError, command, connected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,3 +221,23 @@ def test_names_are_bounded(proxy: PlaneHost) -> None:
         wire.send(command("UNSUBSCRIBE"))
         assert [wire.reply()[2] for _ in names] == list(range(len(names) - 1, -1, -1))
         assert wire.call("PING") == "PONG"
+
+
+def test_who_wants_no_reply_gets_messages_all_the_same(proxy: PlaneHost) -> None:
+    with connected(proxy.address) as peer, proxy.client() as other:
+        stream = peer.makefile("rb")
+        for request in (("HELLO", "3"), ("SUBSCRIBE", "news"), ("ECHO", "end")):
+            peer.sendall(command(*request))
+        while stream.readline() != b"end\r\n":
+            pass
+        message = b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$1\r\nx\r\n"
+        peer.sendall(command("CLIENT", "REPLY", "SKIP"))
+        assert other.publish("news", "x") == 1
+        assert stream.read(len(message)) == message
+        peer.sendall(command("ECHO", "skipped") + command("ECHO", "told"))
+        assert stream.read(10) == b"$4\r\ntold\r\n"
+        peer.sendall(command("CLIENT", "REPLY", "OFF") + command("ECHO", "unwanted"))
+        assert other.publish("news", "x") == 1
+        assert stream.read(len(message)) == message
+        peer.sendall(command("CLIENT", "REPLY", "ON"))
+        assert stream.readline() == b"+OK\r\n"

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use crate::command::Wait;
 use crate::reactor::Handle;
-use crate::resp::{self, Span};
+use crate::resp::{self, Limits, RequestScan, Span};
 use crate::route::argument;
 use crate::snapshot::{NANOS_A_MILLI, Nanos};
 
 /// Longer waits than this many milliseconds have no end for us: the server refuses them, or outlives us.
 const LONGEST_MS: u64 = 1 << 53;
+
+/// Who was sent away after so long had been let wait.
+const LET_WAIT: Nanos = 1000 * NANOS_A_MILLI;
 
 /// A client's blocking request, from when it is first looked at; of one that is answered, what is left.
 pub(crate) struct Blocking {
@@ -25,6 +28,11 @@ pub(crate) struct Blocking {
     pub(crate) own: Vec<(usize, Handle)>,
     /// The slot that waits for its answer, once it is at the server.
     pub(crate) sequence: Option<u32>,
+    pub(crate) sent_at: Nanos,
+    /// Since when servers have been sending it away without having let it wait.
+    pub(crate) refused_since: Option<Nanos>,
+    /// Of a WAIT, the numbers that are asked for.
+    pub(crate) asked_for: Vec<i64>,
 }
 
 impl Blocking {
@@ -35,6 +43,9 @@ impl Blocking {
             until,
             own: Vec::new(),
             sequence: None,
+            sent_at: 0,
+            refused_since: None,
+            asked_for: Vec::new(),
         }
     }
 
@@ -48,6 +59,15 @@ impl Blocking {
     pub(crate) fn keep(&mut self, shard: usize, backend: Handle) {
         self.own.retain(|&(at, _)| at != shard);
         self.own.push((shard, backend));
+    }
+
+    /// The server has sent it away now: what sends it away at once, again and again, holds it no longer than any other
+    /// request.
+    pub(crate) fn sent_away(&mut self, now: Nanos) {
+        if now.saturating_sub(self.sent_at) > LET_WAIT {
+            self.refused_since = None;
+        }
+        self.refused_since.get_or_insert(now);
     }
 
     /// It was sent, so another request of the client that blocks is a new one.
@@ -83,6 +103,27 @@ pub(crate) fn timeout_at(wait: Wait, frame: &[u8], args: &[Span]) -> Option<usiz
     }
 }
 
+/// Whether it asks for what is added to a stream from now on: another moment would be another question.
+pub(crate) fn reads_from_now_on(frame: &[u8]) -> bool {
+    let mut args = Vec::new();
+    let (limits, mut scan) = (Limits::default(), RequestScan::default());
+    if resp::scan_request(frame, &limits, &mut scan, &mut args).is_err() {
+        return false;
+    }
+    let words = || (0..args.len()).map(|at| argument(frame, &args, at));
+    let streams = words().position(|word| word.eq_ignore_ascii_case(b"STREAMS"));
+    // The second half of what stands behind it are ids.
+    let reads = words()
+        .next()
+        .is_some_and(|name| name.eq_ignore_ascii_case(b"XREAD"));
+    reads
+        && streams.is_some_and(|at| {
+            words()
+                .skip(at + 1 + (args.len() - at - 1) / 2)
+                .any(|id| id == b"$")
+        })
+}
+
 /// The milliseconds that a timeout says, rounded up; `None` if it is none, or for ever.
 pub(crate) fn timeout_ms(wait: Wait, text: &[u8]) -> Option<u64> {
     let millis = match wait {
@@ -109,7 +150,7 @@ pub(crate) fn remaining(wait: Wait, left: Nanos) -> String {
 mod tests {
     use std::fmt::Write as _;
 
-    use super::{remaining, timeout_at, timeout_ms};
+    use super::{Blocking, reads_from_now_on, remaining, timeout_at, timeout_ms};
     use crate::command::Wait;
     use crate::resp::{Limits, RequestScan, scan_request};
 
@@ -151,6 +192,36 @@ mod tests {
             place(Wait::Option, &["xread", "streams", "s", "0", "block"]),
             None
         );
+    }
+
+    #[test]
+    fn a_dollar_among_the_ids_is_now() {
+        let asks = |words: &[&str]| {
+            let mut frame = format!("*{}\r\n", words.len());
+            for word in words {
+                let _ = write!(frame, "${}\r\n{word}\r\n", word.len());
+            }
+            reads_from_now_on(frame.as_bytes())
+        };
+        assert!(asks(&["xread", "block", "0", "streams", "s", "$"]));
+        assert!(asks(&[
+            "xread", "block", "0", "streams", "s", "t", "5-1", "$"
+        ]));
+        assert!(!asks(&[
+            "xread", "block", "0", "streams", "s", "$", "5-1", "0"
+        ]));
+        assert!(!asks(&["blpop", "streams", "$", "$"]));
+    }
+
+    #[test]
+    fn who_was_let_wait_is_held_anew() {
+        let mut waits = Blocking::new(0, None);
+        waits.sent_away(5);
+        waits.sent_away(9);
+        assert_eq!(waits.refused_since, Some(5));
+        waits.sent_at = 10;
+        waits.sent_away(10 + 2_000_000_000);
+        assert_eq!(waits.refused_since, Some(2_000_000_010));
     }
 
     #[test]

@@ -172,6 +172,22 @@ impl Client {
         }
     }
 
+    /// Appends a message. It is no reply: who wants none gets it all the same, in front of the reply that it does not
+    /// want.
+    pub(crate) fn push_message(&mut self, mark: u8, rest: &[u8]) {
+        let Some(muted) = &mut self.muted else {
+            self.output.push(&[mark]);
+            self.output.push(rest);
+            return;
+        };
+        let unwanted = self.output.filled()[muted.keep..].to_vec();
+        self.output.truncate(muted.keep);
+        self.output.push(&[mark]);
+        self.output.push(rest);
+        muted.keep += 1 + rest.len();
+        self.output.push(&unwanted);
+    }
+
     /// The socket took so many bytes of what is to be sent.
     pub(crate) fn sent(&mut self, count: usize) {
         self.output.consume(count);
@@ -213,6 +229,11 @@ impl Client {
             Some(muted) if muted.once => Gate::One,
             _ => Gate::Open,
         }
+    }
+
+    /// More of what it sends is wanted.
+    pub(crate) fn reads(&self) -> bool {
+        !self.closing && (self.gate == Gate::Open || self.may_take_one())
     }
 
     /// The one request that may be taken has not been.
@@ -266,8 +287,8 @@ impl Client {
     /// What the socket should be watched for in this state.
     pub(crate) fn wanted(&self) -> Interest {
         let read = match self.gate {
-            Gate::Open | Gate::One if !self.closing => Interest::READ,
-            _ if (self.is_held() || self.blocks()) && !self.ended => Interest::PEER_CLOSED,
+            _ if self.reads() => Interest::READ,
+            _ if self.blocks() || self.is_held() && !self.ended => Interest::PEER_CLOSED,
             _ => Interest::NONE,
         };
         read.and_write(!self.output.is_empty())

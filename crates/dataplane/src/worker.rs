@@ -339,7 +339,11 @@ impl Worker {
             if self.shards[shard].has_waiting() {
                 // What waits for a connection is released when that is there; what waits for the
                 // lease, here.
-                if self.shards[shard].leased && self.shards[shard].is_connected() {
+                let retry = self.shards[shard]
+                    .pin_retry_ms
+                    .is_some_and(|at| self.due(at));
+                let leased = self.shards[shard].leased;
+                if (leased || retry) && self.shards[shard].is_connected() {
                     self.release(shard);
                 }
                 self.expire_held(shard);
@@ -423,7 +427,7 @@ impl Worker {
         let idle: Vec<Handle> = self
             .clients
             .iter()
-            .filter(|(_, client)| client.idle() && client.input.is_empty())
+            .filter(|(_, client)| client.blocks() || client.idle() && client.input.is_empty())
             .map(|(_, client)| client.handle)
             .collect();
         for client in idle {

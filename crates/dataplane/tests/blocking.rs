@@ -195,7 +195,7 @@ fn one_that_pops_is_in_doubt_when_its_connection_is_lost_and_one_that_reads_is_s
         answer.starts_with("-INDOUBT write to shard \"a\""),
         "{answer}"
     );
-    client.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
+    client.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "s", "5-1"]));
     let mut own = scene.asked_master("master");
     assert_eq!(own.request()[0], "XREAD");
     drop(own);
@@ -207,7 +207,10 @@ fn one_that_pops_is_in_doubt_when_its_connection_is_lost_and_one_that_reads_is_s
     let _shared = next.connection();
     let mut own = next.connection();
     own.answers_role("master");
-    assert_eq!(own.request(), ["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]);
+    assert_eq!(
+        own.request(),
+        ["XREAD", "BLOCK", "0", "STREAMS", "s", "5-1"]
+    );
     own.send(b"*-1\r\n");
     assert_eq!(client.line(), "*-1");
 }
@@ -329,4 +332,72 @@ fn a_fixed_server_that_is_lost_is_told_as_it_is() {
         client.line().starts_with("-UNBLOCKED"),
         "its errors are passed on"
     );
+}
+
+#[test]
+fn one_that_reads_from_now_on_is_not_sent_again_for_another_now() {
+    let scene = Scene::new(|_| {});
+    let _shared = scene.master();
+    let mut client = scene.client();
+    for end in [Some(UNBLOCKED), None] {
+        client.send(&request(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]));
+        let mut own = scene.asked_master("master");
+        assert_eq!(own.request()[0], "XREAD");
+        if let Some(end) = end {
+            own.send(end);
+        }
+        drop(own);
+        let answer = client.line();
+        assert!(
+            answer.starts_with("-ERR shard \"a\" was lost while the request waited"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn one_that_is_sent_away_again_and_again_is_held_as_long_as_any() {
+    let scene = Scene::new(|config| config.hold_timeout = Duration::from_millis(300));
+    let _shared = scene.master();
+    let (mut client, mut own) = waiting(&scene, "0");
+    client
+        .to
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .expect("a timeout");
+    let started = Instant::now();
+    loop {
+        assert!(
+            started.elapsed() < Duration::from_secs(5),
+            "it is tried for ever"
+        );
+        own.send(b"-NOREPLICAS Not enough good replicas to write.\r\n");
+        match scene.masters[0].connection_within(Duration::from_millis(500)) {
+            Some(next) => own = next,
+            None => break,
+        }
+        own.answers_role("master");
+        if own.request().is_empty() {
+            break;
+        }
+    }
+    client
+        .to
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let answer = client.line();
+    assert!(answer.starts_with("-MASTERDOWN shard \"a\""), "{answer}");
+}
+
+#[test]
+fn a_fixed_server_pops_nothing_for_a_client_that_left_meanwhile() {
+    let scene = Scene::new(fixed);
+    let mut client = scene.client();
+    client.send(&[get("k"), blpop("0")].concat());
+    let mut shared = scene.master();
+    assert_eq!(shared.request(), ["GET", "k"]);
+    drop(client);
+    shared.send(b"$-1\r\n");
+    if let Some(mut own) = scene.masters[0].connection_within(A_WHILE) {
+        assert!(own.request().is_empty(), "closed, and nothing was sent");
+    }
 }

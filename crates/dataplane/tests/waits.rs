@@ -141,3 +141,60 @@ fn a_connection_that_is_lost_is_an_error_and_one_that_is_left_is_closed() {
     drop(client);
     assert!(own.request().is_empty(), "closed");
 }
+
+#[test]
+fn one_that_is_sent_away_is_an_error() {
+    let (scene, [key, _], mut shared) = two();
+    let mut client = scene.client();
+    write(&mut client, &mut shared[0], &key);
+    client.send(WAIT);
+    let mut own = asked(&scene.masters[0]);
+    own.send(
+        &[
+            MARKED,
+            b"-UNBLOCKED force unblock from blocking operation\r\n",
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        client.line(),
+        "-ERR shard \"a\" was lost before it answered"
+    );
+}
+
+#[test]
+fn what_was_not_confirmed_is_asked_for_again() {
+    let (scene, keys, mut shared) = two();
+    let mut client = scene.client();
+    write(&mut client, &mut shared[0], &keys[0]);
+    client.send(WAIT);
+    let mut one = asked(&scene.masters[0]);
+    one.send(&[MARKED, b":0\r\n"].concat());
+    assert_eq!(client.line(), ":0");
+    write(&mut client, &mut shared[1], &keys[1]);
+    client.send(WAIT);
+    let mut other = asked(&scene.masters[1]);
+    is_asked(&mut one);
+    one.send(&[MARKED, b":0\r\n"].concat());
+    other.send(&[MARKED, b":1\r\n"].concat());
+    assert_eq!(client.line(), ":0");
+}
+
+#[test]
+fn a_master_that_was_lost_for_a_moment_may_lack_what_it_was_told() {
+    let (scene, [key, _], [mut first, _second]) = two();
+    let mut client = scene.client();
+    write(&mut client, &mut first, &key);
+    drop(first);
+    let mut again = scene.masters[0].connection();
+    client.send(&get(&key));
+    assert_eq!(again.request(), ["GET", key.as_str()]);
+    again.send(b"$-1\r\n");
+    assert_eq!(client.line(), "$-1");
+    client.send(WAIT);
+    let answer = client.line();
+    assert!(
+        answer.starts_with("-ERR shard \"a\" has had another master"),
+        "{answer}"
+    );
+}

@@ -15,12 +15,13 @@ use super::Worker;
 use super::dispatch::{Request, Step};
 use super::pinned::Own;
 use super::watches::null;
-use crate::backend::{Backend, Phase, Pin};
+use crate::backend::{Backend, Phase, Pin, Progress};
 use crate::blocking::{self, Blocking};
 use crate::buffer::ByteQueue;
 use crate::client::{Client, Gate};
+use crate::coalesce::Outcome;
 use crate::command::{Access, Command, Wait};
-use crate::inflight::{Owner, WHOLE};
+use crate::inflight::{Owner, Pending, WHOLE};
 use crate::reactor::Handle;
 use crate::resp::RequestScan;
 
@@ -51,6 +52,10 @@ impl Worker {
         if !client.slots.is_empty() {
             client.gate = Gate::Full { resume_at: 0 };
             return Step::Kept;
+        }
+        if client.ended {
+            self.client_gone(handle); // nothing is popped for nobody
+            return Step::Taken;
         }
         let (lane, protocol) = (client.lane, client.lane.protocol);
         let waits = match &client.blocking {
@@ -102,6 +107,7 @@ impl Worker {
     }
 
     fn block(&mut self, handle: Handle, shard: usize, to: Handle, access: Access, frame: &[u8]) {
+        let now = self.now.nanos;
         let sequence = self.send_pinned(handle, to, access, frame, 1);
         self.leave_pinned(to);
         let Some(client) = self.client(handle) else {
@@ -113,6 +119,7 @@ impl Worker {
         if let Some(waits) = &mut client.blocking {
             waits.keep(shard, to);
             waits.sequence = sequence;
+            waits.sent_at = now;
         }
     }
 
@@ -123,6 +130,11 @@ impl Worker {
         shard: usize,
         request: Request<'_>,
     ) -> Step {
+        if let Some(client) = self.client(handle)
+            && let Some(since) = client.blocking.as_ref().and_then(|it| it.refused_since)
+        {
+            client.held_since = since;
+        }
         let step = self.park(handle, shard, request.frame.len());
         if step == Step::Taken {
             self.forget_blocking(handle);
@@ -193,18 +205,38 @@ impl Worker {
         })
     }
 
-    /// Puts a request that waited, and was not executed, back to the front of what its client has sent.
-    pub(super) fn block_again(&mut self, owner: Owner, frame: &[u8]) {
-        let Owner::Client { client: handle, .. } = owner else {
+    /// Puts a request that waited, and was not executed, back to the front of what its client has sent. One that
+    /// would begin to read at another place than it did is answered with an error.
+    pub(super) fn block_again(
+        &mut self,
+        shard: usize,
+        pending: &Pending,
+        frame: &[u8],
+        progress: Progress,
+    ) {
+        let Owner::Client { client: handle, .. } = pending.owner else {
             return;
         };
+        let now = self.now.nanos;
         let Some(client) = self.client(handle) else {
             return;
         };
+        let written = progress == Progress::Written;
+        if client.closing || written && blocking::reads_from_now_on(frame) {
+            let name = self.snapshot.shard_name(shard);
+            let line = format!(
+                "-ERR shard \"{name}\" was lost while the request waited there, and what was added meanwhile is not known"
+            );
+            let outcome = Outcome::NotSent(line);
+            return self.settle(shard, pending.owner, pending.access, outcome);
+        }
         client.slots.pop_head();
         if let Some(waits) = &mut client.blocking {
             waits.sequence = None;
             waits.own.clear();
+            if written {
+                waits.sent_away(now);
+            }
         }
         let mut input = ByteQueue::default();
         input.push(frame);

@@ -120,7 +120,10 @@ impl Worker {
     ) -> Step {
         let member = match self.resolve(pool, command, request) {
             Ok(member) => member,
-            Err(line) => return self.answer(handle, &line),
+            Err(line) => {
+                self.forget_blocking(handle);
+                return self.answer(handle, &line);
+            }
         };
         if let Some(client) = self.client(handle) {
             client.last = Some(member);

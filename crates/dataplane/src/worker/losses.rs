@@ -96,6 +96,9 @@ impl Worker {
         }
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
+        if made && matches!(loss, Loss::Closed | Loss::Broken(..) | Loss::Silent(_)) {
+            self.doubt_writes(shard); // it may come back as another run, with less
+        }
         // What is sent again was lost before: it is the same incident.
         let begun = if backend.only_repeats() {
             0
@@ -139,6 +142,13 @@ impl Worker {
         if fixed && made && !self.snapshot.routes[shard].leaving && self.shards[shard].has_waiting()
         {
             self.want_lane(shard, key);
+        }
+    }
+
+    /// WAIT vouches no more for what was written to this shard until now.
+    pub(super) fn doubt_writes(&mut self, shard: usize) {
+        for (_, client) in &mut self.clients {
+            client.writes.doubt(shard);
         }
     }
 

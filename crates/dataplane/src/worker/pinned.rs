@@ -237,11 +237,13 @@ impl Worker {
         self.shards[shard].counters.refusals.add(1);
         if let Some(pending) = pending {
             if self.is_blocking(pending.owner) {
-                self.block_again(pending.owner, &frame);
+                self.block_again(shard, &pending, &frame, Progress::Written);
                 let retry_ms = self.shards[shard].next_retry(self.now.millis);
                 self.shards[shard].pin_retry_ms = Some(retry_ms);
             } else if pending.owner.is_whole() {
                 self.spoil(shard, pending, protocol);
+            } else {
+                self.settle(shard, pending.owner, pending.access, Outcome::Unknown);
             }
         }
         let loss = Loss::Ours("refused a request: not a master that serves");
@@ -273,7 +275,7 @@ impl Worker {
                     let outcome = Outcome::NotSent(format!("-ERR {}", loss.reason()));
                     self.settle(shard, pending.owner, pending.access, outcome);
                 } else {
-                    self.block_again(pending.owner, &frame);
+                    self.block_again(shard, &pending, &frame, progress);
                 }
             } else {
                 self.spoil(shard, pending, lane.protocol);

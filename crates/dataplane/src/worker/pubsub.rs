@@ -23,7 +23,7 @@ use super::ears::asked_by;
 use super::losses::{Loss, strerror};
 use crate::backend::Backend;
 use crate::client::Gate;
-use crate::command::{self, LocalCommand, RouteKind, Topic};
+use crate::command::{LocalCommand, RouteKind, Topic};
 use crate::inflight::{Owner, Slot};
 use crate::lane::Protocol;
 use crate::push::{Heard, hear, push_mark};
@@ -133,7 +133,7 @@ impl Worker {
         if protocol == Protocol::Resp3 {
             return None;
         }
-        let command = command::lookup(request.arg(0))?;
+        let command = self.snapshot.pools[pool].config.command(request.arg(0))?;
         let allowed = matches!(
             command.route,
             RouteKind::Local(
@@ -240,8 +240,7 @@ impl Worker {
             self.pools[pool].counters.overflowed.add(1);
             return self.close_client(handle);
         }
-        client.output.push(&[push_mark(protocol)]);
-        client.output.push(&frame[1..]);
+        client.push_message(push_mark(protocol), &frame[1..]);
         self.touch_client(handle);
     }
 

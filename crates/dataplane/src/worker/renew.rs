@@ -151,9 +151,7 @@ impl Worker {
     /// Gives up the connections to a server that is not the shard's any more.
     fn leave_server(&mut self, shard: usize, change: &Change) {
         if change.moved {
-            for (_, client) in &mut self.clients {
-                client.writes.doubt(shard);
-            }
+            self.doubt_writes(shard);
         }
         if change.winds_down(self.shards[shard].fixed) {
             // Nobody has failed over: the old server answers what it has been sent.

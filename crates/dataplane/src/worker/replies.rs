@@ -382,6 +382,12 @@ impl Worker {
             }
             let reply = split.answer(access == Access::Write, name);
             let ours = split.lost_a_part() || reply == UNMERGEABLE;
+            let waits = client.blocking.as_ref();
+            if waits.is_some_and(|waits| {
+                waits.sequence == Some(sequence) && waits::is_satisfied(&waits.asked_for, &reply)
+            }) {
+                client.writes.told();
+            }
             client.deliver(sequence, &reply);
             let counters = &self.pools[self.shards[shard].pool].counters;
             counters.errors.add(u64::from(ours));

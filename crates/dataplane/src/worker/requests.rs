@@ -30,7 +30,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        let reads = matches!(client.gate, Gate::Open | Gate::One) && !client.closing;
+        let reads = client.reads();
         if event.broken() {
             self.client_lost(handle);
         } else if client.is_held() && drops || client.blocks() || event.hung_up() && !reads {
@@ -61,7 +61,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if !matches!(client.gate, Gate::Open | Gate::One) || client.closing {
+        if !client.reads() {
             return self.watch_client(handle);
         }
         if client.input.is_empty() {

@@ -295,8 +295,10 @@ impl Worker {
         }
         let mut shards = Vec::new();
         let mut keys = Vec::new();
+        let mut unknown = false;
         transaction.for_each(|frame, args| {
             let command = config.command(route::argument(frame, args, 0));
+            unknown |= command.is_none(); // the settings say no more where its keys are
             if let Some(command) = command
                 && command.key_positions(frame, args, &mut keys).is_ok()
             {
@@ -305,7 +307,7 @@ impl Worker {
                 shards.dedup();
             }
         });
-        if shards.len() > 1 {
+        if shards.len() > 1 || unknown {
             return Err(Scattered);
         }
         transaction.shard = shards.first().copied();

@@ -19,6 +19,7 @@ use crate::coalesce::{Given, Split};
 use crate::command::{Access, Merge};
 use crate::inflight::{Owner, Slot};
 use crate::reactor::Handle;
+use crate::resp;
 
 /// SPUBLISH of nothing: a pattern hears no shard channel.
 const MARK: &[u8] = b"*3\r\n$8\r\nSPUBLISH\r\n$12\r\n__shoal:wait\r\n$0\r\n\r\n";
@@ -28,6 +29,17 @@ pub(super) fn refusal(reply: &[u8]) -> Option<Box<[u8]>> {
     let said = String::from_utf8_lossy(reply.strip_prefix(b"-")?.trim_ascii_end());
     let line = format!("-ERR WAIT needs SPUBLISH, which the server refuses: {said}\r\n");
     Some(line.into_bytes().into())
+}
+
+/// Whether a WAIT is answered with at least the numbers that it asks for.
+pub(super) fn is_satisfied(asked_for: &[i64], reply: &[u8]) -> bool {
+    let lines = reply.split(|&byte| byte == b'\n');
+    let mut found =
+        lines.filter_map(|line| resp::number(line.strip_prefix(b":")?.trim_ascii_end()));
+    !asked_for.is_empty()
+        && asked_for
+            .iter()
+            .all(|&asked| found.next().is_some_and(|it| it >= asked))
 }
 
 impl Worker {
@@ -45,12 +57,16 @@ impl Worker {
             client.gate = Gate::Full { resume_at: 0 };
             return Step::Kept;
         }
+        if client.ended {
+            self.client_gone(handle);
+            return Step::Taken;
+        }
         let (lane, writes) = (client.lane, client.writes);
         let of_pool = &self.snapshot.pools[pool].shards;
         if let Some(&lost) = of_pool.iter().find(|&&shard| writes.is_lost(shard)) {
             let refusal = format!(
-                "-ERR shard \"{}\" has had another master since this client wrote to it: what it wrote before \
-                 may be lost\r\n",
+                "-ERR shard \"{}\" has had another master since this client wrote to it, or was lost for a moment: \
+                 what it wrote before may be lost\r\n",
                 self.snapshot.shard_name(lost)
             );
             self.forget_blocking(handle);
@@ -102,15 +118,17 @@ impl Worker {
         ready: &[Handle],
         request: Request<'_>,
     ) {
+        let numbers = (1..request.args.len() - 1).map(|at| resp::number(request.arg(at)));
+        let asked_for = numbers.map(|it| it.unwrap_or(i64::MAX)).collect();
         let Some(client) = self.client(handle) else {
             return;
         };
         let split = Split::every(merge, asked, Given::Nothing);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
         client.gate = Gate::Full { resume_at: 0 };
-        client.writes.told();
         if let Some(waits) = &mut client.blocking {
             waits.sequence = Some(sequence);
+            waits.asked_for = asked_for;
         }
         for (part, &backend) in (0_u16..).zip(ready) {
             let owner = Owner::Client {
