@@ -133,8 +133,8 @@ clients' own at a time.
 WAIT and WAITAOF ask every shard that the client has written to since they were last answered with at least the number
 that was asked for (or, if it has written nothing since, those of that time; all shards, if it never wrote), on a
 connection of their own, and answer the least. If one of these shards has had another master since the write, or was
-lost for a moment, that is an error: the write may be lost, whatever the replicas have. They need SPUBLISH on the servers
-(Redis 7.0): what is to be waited for is marked with a message to the shard channel `__shoal:wait`.
+lost for a moment, that is an error: the write may be lost, whatever the replicas have. They need SPUBLISH on the
+servers (Redis 7.0): what is to be waited for is marked with a message to the shard channel `__shoal:wait`.
 
 ## Scripts
 
