@@ -152,24 +152,29 @@ def _nothing(folder: Path) -> None:
     """The libraries are in the virtual environment anyway."""
 
 
-def _install_python(folder: Path) -> None:
+def _install_python(source: Path, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"]
     where = ["--cache-dir", str(CACHE / "pip"), "--target", str(folder)]
-    _run([*pip, *where, "--requirement", "requirements.txt"], 120, tries=TRIES, cwd=PYTHON_SOURCE)
+    _run([*pip, *where, "--requirement", "requirements.txt"], 120, tries=TRIES, cwd=source)
 
 
-def _python(folder: Path, module: str) -> list[str]:
-    return [sys.executable, "-m", f"tests.clients.python.{module}"]
+def _python(source: Path, folder: Path, module: str) -> list[str]:
+    return [sys.executable, "-m", f"tests.clients.{source.name}.{module}"]
 
 
 def _python_path(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{ROOT}:{folder}"}
 
 
-PYTHON = Build("python", PYTHON_SOURCE, {}, (), _nothing, _python, _python_path)
-PYTHON_MORE = Build(
-    "python-more", PYTHON_SOURCE, {}, ("requirements.txt",), _install_python, _python, _python_path
-)  # fmt: skip
+def _installed(name: str, source: Path) -> Build:
+    """Programs in a folder here, with the libraries that its requirements.txt names."""
+    install, command = functools.partial(_install_python, source), functools.partial(_python, source)
+    return Build(name, source, {}, ("requirements.txt",), install, command, _python_path)
+
+
+PYTHON = Build("python", PYTHON_SOURCE, {}, (), _nothing, functools.partial(_python, PYTHON_SOURCE), _python_path)
+PYTHON_MORE = _installed("python-more", PYTHON_SOURCE)
+APPLICATIONS = _installed("applications", HERE / "applications")
 
 
 # ---------------------------------------------------------------------------------------------------------- Node.js

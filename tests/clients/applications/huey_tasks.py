@@ -1,0 +1,30 @@
+"""Huey: tasks with results, and a scheduled one. Arguments: PORT. Prints "done"."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from huey import RedisHuey
+
+TIMEOUT = 30
+
+
+def plus(one: int, other: int) -> int:
+    return one + other
+
+
+def main() -> None:
+    huey = RedisHuey("app", port=int(sys.argv[1]))
+    add: Any = huey.task()(plus)
+    consumer = huey.create_consumer(workers=2, periodic=False)
+    results = [add(number, 1) for number in range(30)]
+    consumer.start()
+    assert [result(blocking=True, timeout=TIMEOUT) for result in results] == [number + 1 for number in range(30)]
+    assert add.schedule((5, 6), delay=1)(blocking=True, timeout=TIMEOUT) == 11
+    consumer.stop(graceful=True)
+    sys.stdout.write("done\n")
+
+
+if __name__ == "__main__":
+    main()
