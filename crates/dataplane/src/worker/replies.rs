@@ -217,11 +217,12 @@ impl Worker {
         if error && self.mend_noscript(handle, reply) {
             return;
         }
-        if error && is_redirection(reply) {
+        let fixed = self.shards[shard].fixed;
+        if error && !fixed && is_redirection(reply) {
             let line = redirected(self.snapshot.shard_name(shard), reply);
             return self.take_answer(handle, &line, false);
         }
-        let refusal = error && !self.shards[shard].fixed && is_refusal(reply);
+        let refusal = error && !fixed && is_refusal(reply);
         self.take_answer(handle, reply, refusal);
     }
 
