@@ -13,7 +13,7 @@ use super::{
     Access, Command, Keys, LocalCommand, Merge, Repeat, RouteKind, ScriptGiven, Topic, Wait,
 };
 
-// Why a command is refused. First what a later release brings, then what a proxy never does.
+// Why a command is refused.
 pub(super) const ONE_SERVER: &str = "it asks about one server, and the proxy stands before several";
 pub(super) const ADMIN: &str = "it administers one server: connect to that server";
 const REPLICATION: &str = "replication is not a client's to change";
