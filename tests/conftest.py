@@ -65,7 +65,7 @@ def pytest_runtest_makereport(
         report.longrepr = f"skips are forbidden here: {_skip_reason(report.longrepr)}"
     if report.failed:
         for servers in _servers_of(item):
-            for process in servers.processes:
+            for process in reversed(servers.processes):  # the proxy, started last, has most to say
                 report.sections.append((f"end of the log of {process.name}", process.log_tail()))
     return report
 

@@ -157,11 +157,12 @@ def _others_untouched(evidence: Evidence) -> Promise:
     since = [one for one in requests if one.ended >= evidence.killed_at]
     longest = max(since, key=lambda one: one.took, default=None)
     raw = longest.took if longest else 0.0
-    slow = (one for one in since if one.took > UNTOUCHED_WITHIN)  # of the others no wait has to be taken away
+    slow = [one for one in since if one.took > UNTOUCHED_WITHIN]  # of the others no wait has to be taken away
     slowest = max((_excess(evidence, one) for one in slow), default=0.0)
     detail = f"{len(since)} requests after the kill, {len(bad)} errors, slowest {raw * 1000:.1f} ms"
     if longest and raw > UNTOUCHED_WITHIN:
-        detail += f", sent {longest.started - evidence.killed_at:.2f} s after the kill"
+        kind = "write" if longest.write else "read"
+        detail += f", one of {len(slow)} above the limit, a {kind} sent {longest.started - evidence.killed_at:.2f} s after the kill"
         detail += f" ({slowest * 1000:.1f} ms without waits for a processor or the disk)"
     if bad:
         detail += f": {_some(sorted({one.error for one in bad}))}"
