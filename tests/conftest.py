@@ -4,11 +4,14 @@ Owns: which tests a plain `pytest` runs, what a skip means, and the fixtures tha
 Rules: a test in tests/unit or tests/cli is a unit test, the other folders are named after their marker; a plain
 `pytest` runs unit and compat only, `--all` the rest but what is marked soak, naming a path (or -m) all there; with
 `--forbid-skips`, as in CI, a skip is a failure, because CI installs everything; a failed test shows the last lines of
-its servers' logs.
+its servers' logs. Files of tests are in memory where there is room: a sentinel writes through to the disk before it
+goes on, and one that a busy disk keeps for a second is a failure that no test means to make.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,13 @@ MARKER_OF_FOLDER = {
     "clients": "clients",
 }
 HERE = Path(__file__).parent
+MEMORY = Path("/dev/shm")
+ENOUGH = 1 << 30
+
+
+def pytest_configure() -> None:
+    if os.access(MEMORY, os.W_OK | os.X_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -161,8 +161,8 @@ def _others_untouched(evidence: Evidence) -> Promise:
     slowest = max((_excess(evidence, one) for one in slow), default=0.0)
     detail = f"{len(since)} requests after the kill, {len(bad)} errors, slowest {raw * 1000:.1f} ms"
     if longest and raw > UNTOUCHED_WITHIN:
-        kind = "write" if longest.write else "read"
-        detail += f", one of {len(slow)} above the limit, a {kind} sent {longest.started - evidence.killed_at:.2f} s after the kill"
+        kind, after = "write" if longest.write else "read", longest.started - evidence.killed_at
+        detail += f", one of {len(slow)} above the limit, a {kind} sent {after:.2f} s after the kill"
         detail += f" ({slowest * 1000:.1f} ms without waits for a processor or the disk)"
     if bad:
         detail += f": {_some(sorted({one.error for one in bad}))}"

@@ -32,7 +32,10 @@ WAITS_FOR_DISK = b"D"
 
 
 class StallWatch:
-    """While open, `seen` grows by every time in which a PING, a short sleep, or a thread of `pids` was kept waiting."""
+    """While open, `seen` grows by every time in which a PING, a short sleep, or a thread of `pids` was kept waiting.
+
+    No moment is between two looks: a machine that stands still while they are made is seen too.
+    """
 
     def __init__(self, address: tuple[str, int], pids: Sequence[int] = (), password: str | None = None) -> None:
         self.seen: list[Stall] = []
@@ -53,17 +56,21 @@ class StallWatch:
         self._client.close()
 
     def _run(self) -> None:
-        waited = self._waits()
+        waited, ended, usual = self._waits(), time.monotonic(), float("inf")
         while not self._stop.is_set():
-            started = time.monotonic()
+            started = ended
             self._stop.wait(INTERVAL)
             self._client.ping()
-            ended = time.monotonic()
+            looked = time.monotonic()
             before, waited = waited, self._waits()
-            on_disk = ended - started if self._anyone_waits_for_disk() else 0.0
-            lost = max(_queued(before, waited), ended - started - INTERVAL, on_disk)
+            on_disk = self._anyone_waits_for_disk()
+            ended = time.monotonic()
+            usual = min(usual, ended - looked)
+            took = ended - started
+            lost = max(_queued(before, waited), took - INTERVAL - usual, took if on_disk else 0.0)
             if lost > STALLED:
-                self.seen.append(Stall(started, max(ended, started + lost), lost))
+                # The kernel counts a wait when it is over: this one may have begun before the last look.
+                self.seen.append(Stall(min(started, ended - lost), ended, lost))
 
     def _waits(self) -> Waits:
         """For each process and thread, the nanoseconds it has waited for a processor so far."""
