@@ -123,7 +123,7 @@ class Route:
 
 
 class ReadLease(NamedTuple):
-    """Until when a replica may be read from, by connections that were there before it was asked (CLOCK_BOOTTIME, ns)."""
+    """Until when connections that were there before a replica was asked may read from it (CLOCK_BOOTTIME, ns)."""
 
     replica: Endpoint
     sampled_ns: int
