@@ -258,6 +258,9 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::{PoolConfig, RouteSpec, Snapshot};
 
     fn pool(name: &str, shards: &[&str]) -> PoolConfig {
@@ -283,6 +286,39 @@ mod tests {
         assert!(next.routes[1].endpoint.is_some());
         assert!(next.routes[0].leaving);
         assert!(!next.routes[1].leaving);
+    }
+
+    #[test]
+    fn readers_stay_for_as_long_as_their_master_and_their_rule() {
+        let second = Some(Duration::from_secs(1));
+        let reading = |max_lag: Option<Duration>| PoolConfig {
+            max_lag,
+            ..pool("p", &["a"])
+        };
+        let to = |port: u16| RouteSpec {
+            endpoint: format!("127.0.0.1:{port}").parse().ok(),
+            lease_until: 7,
+        };
+        let replica = "127.0.0.1:2".parse().expect("an endpoint");
+        let routed = Snapshot::initial(vec![reading(second)], 1).routed(1, &[to(1)]);
+        let read = routed.read_from(2, 0, &[replica]);
+        let lease = &read.routes[0].readers.replicas[0].lease;
+        lease.set(1, 9);
+        let same = read
+            .reconfigured(3, vec![reading(second)])
+            .routed(3, &[to(1)]);
+        same.give_leases(&read, &[]);
+        assert!(Arc::ptr_eq(&same.routes[0].readers.replicas[0].lease, lease) && lease.holds(5));
+        for next in [
+            read.routed(3, &[to(3)]),
+            read.reconfigured(3, vec![reading(None)]),
+            read.reconfigured(3, vec![reading(Some(Duration::from_secs(2)))]),
+            read.reconfigured(3, vec![pool("q", &["a"])]),
+        ] {
+            lease.set(1, 9);
+            next.give_leases(&read, &[]);
+            assert!(next.routes[0].readers.replicas.is_empty() && !lease.holds(5));
+        }
     }
 
     #[test]
