@@ -209,7 +209,7 @@ def test_a_replica_that_is_made_to_follow_another_master_is_left_out(servers: Se
     def act(stack: Stack, proxy: ProxyServer) -> None:
         (replica,) = stack.replicas["a"]
         with stranger.client() as direct:
-            direct.execute_command("CLIENT", "PAUSE", 400, "ALL")  # its data comes when the proxy has looked
+            direct.execute_command("CLIENT", "PAUSE", 3000, "ALL")  # its data comes when the proxy has looked
         with replica.client() as direct:
             direct.replicaof("127.0.0.1", stranger.port)
         wait_until(lambda: not next(iter(told(proxy)["replicas"].values()))["reads"], 2, "the replica to be left out")
