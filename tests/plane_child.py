@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from shoal.plane import ModuleCommand, Plane, PoolSpec, Route, ShardSpec
+from shoal.plane import ModuleCommand, Plane, PoolSpec, ReadLease, Route, ShardSpec
 from shoal.topology import Endpoint
 
 NO_LEASE_NEEDED = 2**63 - 1
@@ -63,6 +63,13 @@ class _Child:
 
     def renew(self, shard: str, lease: int) -> None:
         self.plane.renew(POOL, shard, lease)
+
+    def read_from(self, epoch: int, shard: str, ports: list[int]) -> None:
+        self.plane.read_from(epoch, POOL, shard, [Endpoint("127.0.0.1", port) for port in ports])
+
+    def renew_reads(self, shard: str, leases: list[tuple[int, int, int]], with_master: bool) -> None:
+        rows = [ReadLease(Endpoint("127.0.0.1", port), sampled, until) for port, sampled, until in leases]
+        self.plane.renew_reads(POOL, shard, rows, with_master=with_master)
 
     def stats(self) -> Any:
         return self.plane.stats()

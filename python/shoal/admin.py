@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from shoal.sentinel import MasterView, SentinelView, View
+    from shoal.staleness import Reading
     from shoal.topology import UnixSocket
 
 PING_LIMIT = 0.4
@@ -77,6 +78,8 @@ class PoolFace:
     lease: LeaseRule | None = None
     view: Callable[[], View] | None = None
     password: str | None = field(default=None, repr=False)
+    reading: Callable[[str], Reading | None] = lambda _shard: None
+    """Who reads of a shard go to; None where they go to the master."""
 
 
 class Reload(Protocol):
@@ -202,7 +205,10 @@ def _pool(pool: PoolFace, now_ns: int, stats: Mapping[str, Any]) -> dict[str, An
         "shards": {
             shard: _fixed(shards.get(shard, {}))
             if view is None or pool.lease is None
-            else _followed(view.masters[name], pool.lease, now_ns, shards.get(shard, {}))
+            else {
+                **_followed(view.masters[name], pool.lease, now_ns, shards.get(shard, {})),
+                **_readers(pool.reading(shard), now_ns, shards.get(shard, {})),
+            }
             for shard, name in pool.masters.items()
         },
     }
@@ -236,6 +242,22 @@ def _followed(master: MasterView, rule: LeaseRule, now_ns: int, stats: Mapping[s
         "candidate": None if master.candidate is None else str(master.candidate.endpoint),
         "votes": {str(at): vote.why_not or "vouches" for at, vote in master.votes.items()},
     }
+
+
+def _readers(reading: Reading | None, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
+    """Each replica: whether it is read from, how far it may be behind, and why not."""
+    if reading is None:
+        return {}
+    replicas = {
+        str(at): {
+            "reads": view.until_ns > now_ns,
+            "lag_ms": None if view.current_ns is None else max(0, _ms(now_ns - view.current_ns)),
+            "lease_ms": max(0, _ms(view.until_ns - now_ns)),
+            "why_not": view.why_not,
+        }
+        for at, view in reading.replicas.items()
+    }
+    return {"replicas": replicas, **{name: stats.get(name, 0) for name in ("replica_reads", "replica_losses")}}
 
 
 def _ms(span_ns: int) -> int:

@@ -73,6 +73,11 @@ class ProxySays:
         shards = (shard for pool in pools.values() for shard in pool.get("shards", {}).items())
         return [(str(route.get("master", label)), route) for label, route in shards]
 
+    def readers(self) -> tuple[int, int]:
+        """Replicas that reads may go to, and how many of them reads go to now."""
+        replicas = [one for _, route in self.routes() for one in route.get("replicas", {}).values()]
+        return len(replicas), sum(bool(one.get("reads")) for one in replicas)
+
     def clients(self) -> int:
         pools: Mapping[str, Any] = self.topology.get("pools", {})
         return sum(int(pool.get("clients", 0)) for pool in pools.values())

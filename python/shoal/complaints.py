@@ -142,7 +142,7 @@ def _out_of_range(at: _At, why: str) -> tuple[str, str | None]:
 
 
 def _amount(value: Any, at: _At) -> str:
-    return f"{value}ms" if at.key in ("down_after", "failover_timeout") else shown(value)
+    return f"{value}ms" if at.key in ("down_after", "failover_timeout", "max_lag") else shown(value)
 
 
 def _none_given(at: _At) -> tuple[str, str | None]:

@@ -20,6 +20,7 @@ import signal
 import time
 import traceback
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ def faces(service: Service, steering: Steering) -> list[PoolFace]:
             lease=pool.source.lease if isinstance(pool.source, Followed) else None,
             view=steering.view_of(pool.name),
             password=pool.spec.password,
+            reading=partial(steering.reading_of, pool.name),
         )
         for pool in service.pools
     ]

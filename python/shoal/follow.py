@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from shoal.log import Log
     from shoal.routes import Key
+    from shoal.staleness import ReadRule
     from shoal.topology import Endpoint
     from shoal.watch import Watch
 
@@ -41,11 +42,15 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class PoolRule:
-    """A pool as far as routes and leases go: Sentinel's name of each shard's master, by the shard's name."""
+    """A pool as far as routes and leases go: Sentinel's name of each shard's master, by the shard's name.
+
+    Without `reads`, reads go to the masters.
+    """
 
     name: str
     masters: Mapping[str, str]
     lease: LeaseRule
+    reads: ReadRule | None = None
 
 
 async def ask_role(endpoint: Endpoint, password: str | None) -> str:

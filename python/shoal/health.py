@@ -272,7 +272,11 @@ def _proxy(node: ProxyNode, findings: Findings, words: Mapping[str, Word]) -> Pa
     if isinstance(said, Silent):
         return _silent(part, said, findings)
     epochs = [epoch for _, route in said.routes() if (epoch := route.get("config_epoch")) is not None]
-    part = replace(part, config_epoch=max(epochs, default=None), detail=_count(said.clients(), "client"))
+    detail = _count(said.clients(), "client")
+    replicas, read = said.readers()
+    if replicas:
+        detail += f", reads at {read} of {_count(replicas, 'replica')}"
+    part = replace(part, config_epoch=max(epochs, default=None), detail=detail)
     if not said.healthy:
         return replace(part, health="unhealthy", problems=tuple(f"is unhealthy: {why}" for why in said.why_not))
     if not said.ready:

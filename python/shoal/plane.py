@@ -78,7 +78,8 @@ class PoolSpec:
     another process shares may be listened on too. `password` is what clients must send, `backend_password` what the
     servers ask for, `database` what a client has that selects none. Each worker has `connections` to every server, for
     each database and protocol in use. `hold_bytes` counts for the whole process. A `timeout_ms` or `client_connections`
-    of 0 is no limit. `fixed` is None where sentinels are followed.
+    of 0 is no limit. With a `max_lag_ms` reads go to replicas that have a lease. `fixed` is None where sentinels are
+    followed.
     `twemproxy_words` answers AUTH in nutcracker's words. `allow` and `deny` name commands ("command|subcommand" where
     it matters): what is dangerous is refused unless it is allowed, what is denied always. `modules` are commands that
     Shoal does not know.
@@ -101,6 +102,7 @@ class PoolSpec:
     timeout_ms: int = 0
     client_connections: int = 0
     max_inflight: int = 256
+    max_lag_ms: int | None = None
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     modules: tuple[ModuleCommand, ...] = ()
@@ -118,6 +120,14 @@ class Route:
     shard: str
     endpoint: Endpoint | UnixSocket | None
     lease_until_ns: int = 0
+
+
+class ReadLease(NamedTuple):
+    """Until when connections that were there before a replica was asked may read from it (CLOCK_BOOTTIME, ns)."""
+
+    replica: Endpoint
+    sampled_ns: int
+    until_ns: int
 
 
 class CommandRow(NamedTuple):
@@ -233,6 +243,21 @@ class Plane:
     def renew(self, pool: str, shard: str, lease_until_ns: int) -> None:
         """Extends the lease of the current snapshot's route, or ends it (0)."""
         self._plane.renew(pool, shard, lease_until_ns)
+
+    def read_from(self, epoch: int, pool: str, shard: str, replicas: Sequence[Endpoint]) -> None:
+        """Lets reads of a shard go to these replicas of its master, by their IP addresses, each once it has a lease.
+
+        The epoch grows by it. A snapshot with another master ends it, and a reload that changes what replicas may miss.
+        """
+        try:
+            self._plane.read_from(epoch, pool, shard, [str(replica) for replica in replicas])
+        except ValueError as error:
+            raise PlaneError(str(error)) from error
+
+    def renew_reads(self, pool: str, shard: str, leases: Sequence[ReadLease], *, with_master: bool) -> None:
+        """Sets leases of a shard's replicas, and whether its master takes a share of the reads beside them."""
+        rows = [(str(lease.replica), lease.sampled_ns, lease.until_ns) for lease in leases]
+        self._plane.renew_reads(pool, shard, with_master, rows)
 
     def worker_ages_ms(self) -> list[float]:
         """How long ago each worker finished a round; an idle one does so four times a second."""

@@ -149,6 +149,8 @@ def _sources(name: str, old: ServedPool, new: ServedPool) -> Iterator[str]:
             yield f"{name}: follows the sentinels {_listed(now)} instead of {_listed(was)}"
         if was.lease != now.lease:
             yield f"{name}: lease {was.lease} is now {now.lease}"
+        if was.reads != now.reads:
+            yield f"{name}: reads {_read_rule(was)} is now {_read_rule(now)}"
     elif isinstance(now, Followed):
         yield f"{name}: follows the sentinels {_listed(now)} from now on; nothing is ejected any more"
     elif isinstance(was, Followed):
@@ -159,6 +161,11 @@ def _sources(name: str, old: ServedPool, new: ServedPool) -> Iterator[str]:
             yield f'{name}: shard "{shard}" was {places[shard]} and is {place} now'
     yield from (f'{name}: shard "{shard}" is new, {place}' for shard, place in others.items() if shard not in places)
     yield from (f'{name}: shard "{shard}" is gone' for shard in places if shard not in others)
+
+
+def _read_rule(source: Followed) -> str:
+    rule = source.reads
+    return f"{'nearest' if rule.nearest else 'replica'} (max_lag {rule.max_lag_ms} ms)" if rule else "master"
 
 
 def _listed(source: Followed) -> str:

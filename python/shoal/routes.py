@@ -1,7 +1,9 @@
 """The one table of where each shard's requests go, as the data plane has it.
 
     followers, names ──► put (new endpoints: a snapshot, epoch + 1) ──┐
-                     ──► renew (a lease, microseconds)  ──────────────┼──► plane ──► all workers ack within 1 s
+                     ──► renew (a lease, microseconds)  ──────────────┤
+    reads            ──► read_from (who is read from, epoch + 1) ─────┼──► plane ──► all workers ack within 1 s
+                     ──► renew_reads (their leases) ──────────────────┤
     a reload         ──► replace (other pools, epoch + 1) ────────────┘
 
 Rule: several sources write to it, each its own shards; a snapshot is always the whole table. Called by `steer`, and
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from shoal.log import Log
-    from shoal.plane import PoolSpec
+    from shoal.plane import PoolSpec, ReadLease
     from shoal.topology import Endpoint, UnixSocket
 
 ACK_LIMIT = 1.0
@@ -43,6 +45,8 @@ class Plane(Protocol):
     def reload(self, pools: Sequence[PoolSpec], epoch: int, routes: Sequence[Route]) -> None: ...
     def acked_epoch(self) -> int: ...
     def renew(self, pool: str, shard: str, lease_until_ns: int) -> None: ...
+    def read_from(self, epoch: int, pool: str, shard: str, replicas: Sequence[Endpoint]) -> None: ...
+    def renew_reads(self, pool: str, shard: str, leases: Sequence[ReadLease], *, with_master: bool) -> None: ...
 
 
 class Routes:
@@ -55,9 +59,13 @@ class Routes:
         self._plane = plane
         self._log = log
         self._applied = asyncio.Event()
+        self._readers: dict[Key, tuple[Endpoint, ...]] = {}
 
     def put(self, targets: Mapping[Key, Target]) -> int:
         """Make these part of the table and serve it; gives its epoch."""
+        for key, target in targets.items():
+            if target.endpoint != self.targets[key].endpoint:
+                self._readers.pop(key, None)
         self.targets |= targets
         self.epoch += 1
         self._plane.apply(self.epoch, self._rows())
@@ -70,6 +78,21 @@ class Routes:
         if self.epoch:
             self._plane.renew(*key, lease_until_ns)
 
+    def read_from(self, key: Key, master: Endpoint, replicas: Sequence[Endpoint]) -> bool:
+        """Let reads of a shard go to these replicas of its master; False if that is not its master."""
+        if self.targets[key].endpoint != master:
+            return False
+        if self._readers.get(key, ()) != tuple(replicas):
+            self._plane.read_from(self.epoch + 1, *key, replicas)
+            self._readers[key] = tuple(replicas)
+            self.epoch += 1
+            self._applied.set()
+        return True
+
+    def renew_reads(self, key: Key, leases: Sequence[ReadLease], *, with_master: bool) -> None:
+        """Set leases of replicas, and whether the master takes a share of the reads."""
+        self._plane.renew_reads(*key, leases, with_master=with_master)
+
     def replace(self, pools: Sequence[PoolSpec], targets: Mapping[Key, Target]) -> None:
         """Serve other pools with this table in place of the old one; if that raises, nothing has changed."""
         before, self.targets = self.targets, dict(targets)
@@ -78,6 +101,7 @@ class Routes:
         except BaseException:
             self.targets = before
             raise
+        self._readers.clear()  # whoever is read from is said anew
         self.epoch += 1
         self._applied.set()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from shoal.plane import Ejection, Fixed, ModuleCommand, PoolSpec, ShardSpec
 from shoal.sentinel import LeaseRule
+from shoal.staleness import ReadRule
 from shoal.topology import Endpoint
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from shoal.nutcracker import NutcrackerFile
     from shoal.nutcracker import Pool as NutcrackerPool
-    from shoal.topology import Layout, ProxyNode, Topology
+    from shoal.topology import Layout, Pool, ProxyNode, Topology
     from shoal.topology.values import UnixSocket
 
     Address = Endpoint | UnixSocket
@@ -43,6 +44,8 @@ class Followed:
     where: Mapping[str, str] = field(default_factory=dict, compare=False)
     """The place in the file of each server, for errors."""
     password: str | None = field(default=None, repr=False)
+    reads: ReadRule | None = None
+    """How replicas are read from, if they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,16 @@ def of_layout(layout: Layout, node: ProxyNode) -> Service:
                 LeaseRule(pool.lease),
                 masters=topology.labels(name),
                 password=password,
+                reads=_reads(pool),
             ),
         )
         for name, pool in topology.pools.items()
     )
     return Service(node.name, pools, topology.proxy.workers, node.admin, node.stats, password)
+
+
+def _reads(pool: Pool) -> ReadRule | None:
+    return None if pool.reads == "master" else ReadRule(pool.max_lag, nearest=pool.reads == "nearest")
 
 
 def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: str | None) -> PoolSpec:
@@ -123,6 +131,7 @@ def _pool_of_topology(topology: Topology, node: ProxyNode, name: str, password: 
         timeout_ms=pool.timeout,
         client_connections=pool.client_connections,
         max_inflight=topology.proxy.max_inflight,
+        max_lag_ms=None if pool.reads == "master" else pool.max_lag,
         allow=pool.commands.allow,
         deny=pool.commands.deny,
         modules=tuple(

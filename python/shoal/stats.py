@@ -74,6 +74,8 @@ FIGURES: Final = (
     Figure(SERVER, "out_queue_bytes", ("unanswered_bytes",), "their bytes"),
     Figure(SERVER, "connected", ("connected",), "1 if every worker is connected to it now", ours=True),
     Figure(SERVER, "serving", ("serving",), "1 if a write would be sent to it now", ours=True),
+    Figure(SERVER, "replica_reads", ("replica_reads",), "of the requests, reads sent to a replica", ours=True),
+    Figure(SERVER, "replica_losses", ("replica_losses",), "reads that a replica left to the master", ours=True),
     Figure(SERVER, "held", ("held",), "requests that had to wait for a master", ours=True),
     Figure(SERVER, "held_requests", ("held_requests",), "requests waiting for a master now", ours=True),
     Figure(SERVER, "held_bytes", ("held_bytes",), "their bytes", ours=True),

@@ -1,7 +1,8 @@
 """Who says where the servers of a service are, running: a watch with its follower for each set of sentinels, and
 the names of servers that a file fixes, looked up again and again.
 
-    Followed pools  ──► one Watch and Follower for each (sentinels, password) ──┐
+    Followed pools  ──► one Watch and Follower for each (sentinels, password) ──┤
+                        and a ShardReads for each shard read from replicas ─────┤
     pools at names  ──► Names ──────────────────────────────────────────────────┴──► Routes
 
 Rule: a steering is made for one service and never changes; a reload makes another one, lets it come to know all
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from shoal.errors import SentinelError
 from shoal.follow import Follower, PoolRule, ask_role
 from shoal.plane import NO_LEASE_NEEDED, resolve
+from shoal.reads import Roster, ShardReads, Subject
 from shoal.routes import Target
-from shoal.sentinel import LeaseRule, Master, View
+from shoal.sentinel import LeaseRule, Master, MasterView, View
 from shoal.serving import AtAddresses, Followed, ServedPool, Service
 from shoal.topology import Endpoint
 from shoal.topology.values import is_address
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from shoal.log import Log
     from shoal.routes import Key, Routes
     from shoal.serving import Address
+    from shoal.staleness import Reading
 
 VET_LOOK = 0.02
 NAMES_PERIOD = 2.0
@@ -66,7 +70,7 @@ def groups(service: Service) -> Iterator[Group]:
 
     for _, pairs in groupby(sorted(followed, key=key), key=key):
         group = list(pairs)
-        rules = tuple(PoolRule(pool.name, _known(pool, source), source.lease) for pool, source in group)
+        rules = tuple(PoolRule(pool.name, _known(pool, source), source.lease, source.reads) for pool, source in group)
         yield Group(group[0][1].sentinels, group[0][1].password, rules)
 
 
@@ -88,6 +92,32 @@ class Following:
             on_change=self.follower.take,
             lease=group.rule,
         )
+        self.reads = {subject.key: ShardReads(subject, group.password) for subject in self._read_subjects()}
+        names = dict.fromkeys(pool.masters[shard] for pool in group.pools for shard in pool.masters if pool.reads)
+        self._roster = Roster(group.sentinels, tuple(names), group.password)
+
+    def _read_subjects(self) -> Iterator[Subject]:
+        """Every shard whose replicas are read from."""
+        for pool in self.group.pools:
+            for shard, name in pool.masters.items():
+                if pool.reads is not None:
+                    master = partial(self._master, name)
+                    yield Subject((pool.name, shard), pool.reads, pool.lease, master)
+
+    def _master(self, name: str) -> MasterView:
+        return self.watch.view.masters[name]
+
+    def attach(self, sink: Routes) -> None:
+        """Write to these routes from now on; they hold what is known already."""
+        self.follower.attach(sink, {key: sink.targets[key] for key in self.follower.targets()})
+        for reads in self.reads.values():
+            reads.attach(sink)
+
+    def detach(self) -> None:
+        """Write no more."""
+        self.follower.detach()
+        for reads in self.reads.values():
+            reads.detach()
 
     def trust(self, earlier: Following) -> None:
         """Know at least what an earlier watch of some of the same sentinels has committed."""
@@ -114,6 +144,10 @@ class Following:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.watch.run(), name="watch")
             group.create_task(self.follower.run(self.watch), name="follow")
+            if self.reads:
+                group.create_task(self._roster.run(), name="roster")
+            for reads in self.reads.values():
+                group.create_task(reads.run(self._roster), name=f"reads {reads.key}")
 
     async def vet(self) -> None:
         """Refuse sentinels that are not as the file says, where the lease needs them to be."""
@@ -201,6 +235,13 @@ class Steering:
                 return lambda: following.watch.view
         return None
 
+    def reading_of(self, pool: str, shard: str) -> Reading | None:
+        """Who reads of a shard go to; None where they go to the master."""
+        for following in self.followings:
+            if (reads := following.reads.get((pool, shard))) is not None:
+                return reads.reading
+        return None
+
     def targets(self) -> dict[Key, Target]:
         """All that is known now."""
         known = self.names.targets()
@@ -260,14 +301,13 @@ class Steering:
     def attach(self, sink: Routes, start: Callable[[Awaitable[None], str], asyncio.Task[None]]) -> None:
         """Write to these routes from now on; they hold what is known already."""
         for following in self.followings:
-            written = {key: sink.targets[key] for key in following.follower.targets()}
-            following.follower.attach(sink, written)
+            following.attach(sink)
         self._tasks.append(start(self.names.run(sink), "names"))
 
     def detach(self) -> None:
         """Write no more."""
         for following in self.followings:
-            following.follower.detach()
+            following.detach()
         self.names.detach()
 
     async def stop(self) -> None:

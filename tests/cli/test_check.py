@@ -158,7 +158,14 @@ def test_json_has_the_same_and_nothing_else_is_printed(shoal: Shoal) -> None:
                 }
             ],
             "pools": [
-                {"name": "shoal", "hash": "fnv1a_64", "distribution": "ketama", "hash_tag": None, "shares": {"a": 1.0}}
+                {
+                    "name": "shoal",
+                    "hash": "fnv1a_64",
+                    "distribution": "ketama",
+                    "hash_tag": None,
+                    "reads": "master",
+                    "shares": {"a": 1.0},
+                }
             ],
             "sentinels": {
                 "nodes": [{"name": "sentinel1", "host": "local", "address": "127.0.0.1", "port": None}],
@@ -181,6 +188,13 @@ def test_json_has_the_same_and_nothing_else_is_printed(shoal: Shoal) -> None:
             ],
         }
     )
+
+
+def test_reads_from_replicas_are_shown(shoal: Shoal) -> None:
+    FILE.write_text("shards: {a: {}}\nproxy: {reads: replica, max_lag: 500ms}\n")
+    assert "a      100.0%       fnv1a_64, ketama, reads: replica, max_lag 0.5 s\n" in shoal("check")
+    (pool,) = json.loads(shoal("check", "--json").split("--- stdout\n")[1])["pools"]
+    assert (pool["reads"], pool["max_lag_ms"]) == ("replica", 500)
 
 
 def test_every_problem_of_a_file_is_an_error_of_its_own(shoal: Shoal) -> None:

@@ -13,6 +13,7 @@ from shoal import admin
 from shoal.admin import AdminServer, PoolFace, Subject, admin_token, application, unready
 from shoal.errors import ConfigError, PortInUseError, ShoalError
 from shoal.sentinel import LeaseRule, Master
+from shoal.staleness import Reading, ReplicaView
 from shoal.topology import Endpoint
 from tests.unit.sentinels import MS, NEW, OLD, S1, SENTINELS, SHARD, event, poll, reducer, report, settled, view_of
 
@@ -172,6 +173,25 @@ async def test_topology_shows_a_candidate_and_why_writes_are_held() -> None:
     assert (shard["candidate"], shard["writable"], shard["lease_ms"]) == (str(NEW), False, 0)
     assert "not confirmed yet" in shard["hold_reason"]
     one.confirm(SHARD, Master(NEW, 1))
+
+
+async def test_replicas_that_reads_go_to_are_shown_with_what_they_may_miss() -> None:
+    one, other = Endpoint("10.0.0.1", 1), Endpoint("10.0.0.1", 2)
+    at_ns = 5000 * MS
+    views = {
+        one: ReplicaView(at_ns - 3 * MS, at_ns + 990 * MS, at_ns - 10 * MS),
+        other: ReplicaView(why_not="has lost its master"),
+    }
+    asked = subject(at_ms=5000)
+    (pool,) = asked.pools
+    asked = replace(asked, pools=[replace(pool, reading=lambda _shard: Reading(views))])
+    _, body = await get(asked, "/api/v1/topology")
+    shard = body["pools"]["main"]["shards"][SHARD]
+    assert shard["replicas"] == {
+        str(one): {"reads": True, "lag_ms": 10, "lease_ms": 990, "why_not": None},
+        str(other): {"reads": False, "lag_ms": None, "lease_ms": 0, "why_not": "has lost its master"},
+    }
+    assert (shard["replica_reads"], shard["replica_losses"]) == (0, 0)
 
 
 async def test_a_pool_without_leases_has_no_deadline() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).parents[2] / "python" / "shoal"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-PURE = ("topology", "sentinel", "rules", "render", "promises", "nutcracker", "conversion", "draft")
+PURE = ("topology", "sentinel", "rules", "render", "promises", "nutcracker", "conversion", "draft", "staleness")
 IMPURE = {
     "asyncio",
     "os",

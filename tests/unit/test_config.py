@@ -573,10 +573,10 @@ durability: replicated is not supported yet in this release
 """),
         ),
         (
-            "proxy: {reads: replica}\n",
+            "proxy: {replay: idempotent}\n",
             snapshot("""\
-"reads" is not supported yet in this release
-  at: shoal.yaml:2:9 proxy.reads\
+"replay" is not supported yet in this release
+  at: shoal.yaml:2:9 proxy.replay\
 """),
         ),
         (

@@ -15,7 +15,7 @@ from shoal.daemon import _going_on as going_on
 from shoal.errors import SentinelError
 from shoal.follow import Follower, PoolRule
 from shoal.log import EVENTS, Log, LogFormat
-from shoal.plane import NO_LEASE_NEEDED, PoolSpec, Route
+from shoal.plane import NO_LEASE_NEEDED, PoolSpec, ReadLease, Route
 from shoal.routes import Routes, Target
 from shoal.sentinel import FOREVER_NS, LeaseRule, Linked, Master, Observation, Tilted, View
 from shoal.serving import Followed, of_layout
@@ -38,6 +38,8 @@ class FakePlane:
         self.snapshots: list[tuple[int, list[Route]]] = []
         self.renewed: list[tuple[str, str, int]] = []
         self.pools: list[PoolSpec] = []
+        self.readers: list[tuple[int, Sequence[Endpoint]]] = []
+        self.reads: list[Sequence[ReadLease]] = []
 
     def apply(self, epoch: int, routes: Sequence[Route]) -> None:
         self.snapshots.append((epoch, list(routes)))
@@ -51,6 +53,14 @@ class FakePlane:
 
     def renew(self, pool: str, shard: str, lease_until_ns: int) -> None:
         self.renewed.append((pool, shard, lease_until_ns))
+
+    def read_from(self, epoch: int, pool: str, shard: str, replicas: Sequence[Endpoint]) -> None:
+        assert (pool, shard) == (POOL, SHARD)
+        self.readers.append((epoch, replicas))
+
+    def renew_reads(self, pool: str, shard: str, leases: Sequence[ReadLease], *, with_master: bool) -> None:
+        assert (pool, shard, with_master) == (POOL, SHARD, False)
+        self.reads.append(leases)
 
 
 class Lines:
@@ -119,6 +129,26 @@ def test_a_pool_without_leases_gets_one_that_never_ends() -> None:
     plane, one = FakePlane(), settled()
     follower(plane, Lines(), lease=LeaseRule.NONE).take(view_of(one, 99_999))
     assert plane.snapshots[0][1] == [Route(POOL, SHARD, OLD, FOREVER_NS)]
+
+
+def test_who_is_read_from_is_said_once_and_anew_after_another_master_or_a_reload() -> None:
+    plane, lines = FakePlane(), Lines()
+    routes = Routes(plane, [(POOL, SHARD)], lines.log)
+    key = (POOL, SHARD)
+    assert not routes.read_from(key, OLD, [NEW]), "that is not its master yet"
+    routes.put({key: Target(OLD, 5)})
+    assert routes.read_from(key, OLD, [NEW])
+    assert routes.read_from(key, OLD, [NEW])
+    routes.put({key: Target(OLD, 6)})
+    assert routes.read_from(key, OLD, [NEW])
+    assert plane.readers == [(2, [NEW])]
+    routes.put({key: Target(NEW, 7)})
+    assert not routes.read_from(key, OLD, [NEW])
+    assert routes.read_from(key, NEW, [OLD])
+    routes.replace([], {key: Target(NEW, 8)})
+    assert routes.read_from(key, NEW, [OLD])
+    assert plane.readers[1:] == [(5, [OLD]), (7, [OLD])]
+    assert routes.epoch == 7
 
 
 def test_a_shard_whose_master_is_not_known_yet_stays_where_it_was() -> None:

@@ -62,6 +62,14 @@ def judged(**changes: Any) -> Status:
     return judge(LAYOUT, findings(**changes))
 
 
+def test_a_proxy_tells_at_how_many_replicas_it_reads() -> None:
+    replicas = {"10.0.0.1:1": {"reads": True}, "10.0.0.1:2": {"reads": False}}
+    shards = {"a": {"endpoint": str(A1), "config_epoch": 3, "replicas": replicas}}
+    said = proxy(topology={"pools": {"shoal": {"clients": 2, "shards": shards}}})
+    assert judged(proxies={"proxy1": said}).part("proxy1").detail == "2 clients, reads at 1 of 2 replicas"
+    assert judged().part("proxy1").detail == "2 clients"
+
+
 def test_all_is_well() -> None:
     status = judged()
     assert status.ok

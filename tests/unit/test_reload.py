@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from inline_snapshot import snapshot
@@ -12,6 +13,7 @@ from shoal.nutcracker import parse
 from shoal.reload import changes
 from shoal.sentinel import LeaseRule
 from shoal.serving import Followed, Ports, Service, of_nutcracker
+from shoal.staleness import ReadRule
 from shoal.topology import Endpoint
 
 PORTS = Ports(admin=Endpoint("127.0.0.1", 22180), stats=Endpoint("127.0.0.1", 22222), workers=2)
@@ -148,4 +150,17 @@ def test_a_plan_says_all_of_it() -> None:
             "refused: the number of workers (2 to 4) cannot change while the proxy runs",
             'refused without --allow-remap: pool "p": 47.0 % of the keys would be looked for on another shard',
         ]
+    )
+
+
+def test_other_reads_are_said() -> None:
+    def reading(rule: ReadRule | None) -> Service:
+        one = followed(a="m1")
+        source = replace(cast("Followed", one.pools[0].source), reads=rule)
+        return replace(one, pools=(replace(one.pools[0], source=source),))
+
+    old, new = reading(None), reading(ReadRule(500, nearest=True))
+    assert changes(old, new).sentences == snapshot(('pool "p": reads master is now nearest (max_lag 500 ms)',))
+    assert changes(new, reading(ReadRule(500))).sentences == snapshot(
+        ('pool "p": reads nearest (max_lag 500 ms) is now replica (max_lag 500 ms)',)
     )

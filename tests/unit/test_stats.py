@@ -140,6 +140,8 @@ server stats:
   out_queue_bytes     "their bytes"
   connected           "1 if every worker is connected to it now"
   serving             "1 if a write would be sent to it now"
+  replica_reads       "of the requests, reads sent to a replica"
+  replica_losses      "reads that a replica left to the master"
   held                "requests that had to wait for a master"
   held_requests       "requests waiting for a master now"
   held_bytes          "their bytes"

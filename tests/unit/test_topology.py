@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -334,6 +335,7 @@ def _models(annotation: Any) -> list[Any]:
         ({"proxy": {"hold": {"timeout": "2s"}}}, "a failover takes about 3 s"),
         ({"proxy": {"lease": "none"}}, "lease: none"),
         ({"proxy": {"distribution": "random"}}, "distributed at random"),
+        ({"proxy": {"max_lag": "2s"}}, "has a max_lag, but reads: master"),
         ({"shards": {"a": None, "b": None}, "proxy": {"hash": "crc32"}}, "15 bits"),
     ],
 )
@@ -341,6 +343,31 @@ def test_what_will_disappoint_is_said(changes: dict[str, Any], sentence: str) ->
     found = warnings(topology(**changes))
     assert len(found) == 1
     assert sentence in found[0]
+
+
+def test_reads_from_replicas_that_are_not_there_are_a_warning_of_their_own() -> None:
+    alone = topology(shards={"a": {"replicas": 0}}, proxy={"reads": "replica"})
+    assert any("no shard of it has a replica: its masters answer everything" in line for line in warnings(alone))
+    assert warnings(topology(proxy={"reads": "nearest", "max_lag": "200ms"})) == []
+
+
+def test_reads_are_the_masters_and_may_miss_a_second_elsewhere_by_default() -> None:
+    pool = topology().pools["shoal"]
+    assert (pool.reads, pool.max_lag) == ("master", 1000)
+
+
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [
+        ({"max_lag": "99ms"}, "is too little"),
+        ({"max_lag": "2h"}, "is too much"),
+        ({"max_lag": 5}, "5 is not a duration"),
+        ({"reads": "slave"}, '"slave"'),
+    ],
+)
+def test_reads_that_cannot_be_are_an_error(setting: dict[str, Any], what: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(what)):
+        topology(proxy={"reads": "replica", **setting})
 
 
 def test_what_is_usual_gets_no_warning() -> None:

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use dataplane::command::ModuleCommand;
 use dataplane::eject::EjectRule;
+use dataplane::endpoint::Endpoint;
 use dataplane::error::PlaneError;
 use dataplane::hash::{HashKind, HashTag};
 use dataplane::pool::{Dialect, PoolConfig, Servers};
 use dataplane::ring::Distribution;
-use dataplane::snapshot::RouteSpec;
+use dataplane::snapshot::{ReadLeaseSpec, RouteSpec};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
@@ -75,6 +76,7 @@ pub(crate) struct PoolSpec {
     timeout_ms: u64,
     client_connections: usize,
     max_inflight: usize,
+    max_lag_ms: Option<u64>,
     allow: Vec<String>,
     deny: Vec<String>,
     modules: Vec<Module>,
@@ -106,6 +108,7 @@ impl PoolSpec {
             timeout: Duration::from_millis(self.timeout_ms),
             client_connections: self.client_connections,
             max_inflight: self.max_inflight,
+            max_lag: self.max_lag_ms.map(Duration::from_millis),
             allow: self.allow,
             deny: self.deny,
             modules: self.modules.into_iter().map(Into::into).collect(),
@@ -160,6 +163,28 @@ pub(crate) fn routes(tuples: Vec<RouteTuple>) -> PyResult<Vec<RouteSpec>> {
         Ok(RouteSpec {
             endpoint: endpoint.map_err(PyValueError::new_err)?,
             lease_until,
+        })
+    };
+    tuples.into_iter().map(spec).collect()
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is mapped over what Python gave"
+)]
+pub(crate) fn endpoint(text: String) -> PyResult<Endpoint> {
+    text.parse().map_err(PyValueError::new_err)
+}
+
+/// A replica, when it was asked, and until when it may be read from.
+pub(crate) type ReadLeaseTuple = (String, u64, u64);
+
+pub(crate) fn read_leases(tuples: Vec<ReadLeaseTuple>) -> PyResult<Vec<ReadLeaseSpec>> {
+    let spec = |(replica, sampled, until): ReadLeaseTuple| {
+        Ok(ReadLeaseSpec {
+            replica: endpoint(replica)?,
+            sampled,
+            until,
         })
     };
     tuples.into_iter().map(spec).collect()

@@ -8,7 +8,9 @@ use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::convert::{PoolSpec, RouteTuple, python_error, routes};
+use crate::convert::{
+    PoolSpec, ReadLeaseTuple, RouteTuple, endpoint, python_error, read_leases, routes,
+};
 
 /// A running data plane; `shoal.plane.Plane` documents the methods.
 #[pyclass(frozen)]
@@ -48,11 +50,34 @@ impl Plane {
     }
 
     fn renew(&self, pool: &str, shard: &str, lease_until_ns: u64) -> PyResult<()> {
-        let index = self
-            .0
-            .shard_id(pool, shard)
-            .ok_or_else(|| PyKeyError::new_err(format!("{pool}/{shard}")))?;
-        self.0.renew(index, lease_until_ns).map_err(python_error)
+        let id = self.id(pool, shard)?;
+        self.0.renew(id, lease_until_ns).map_err(python_error)
+    }
+
+    fn read_from(
+        &self,
+        epoch: u64,
+        pool: &str,
+        shard: &str,
+        replicas: Vec<String>,
+    ) -> PyResult<()> {
+        let replicas: PyResult<Vec<_>> = replicas.into_iter().map(endpoint).collect();
+        let id = self.id(pool, shard)?;
+        self.0
+            .read_from(epoch, id, &replicas?)
+            .map_err(python_error)
+    }
+
+    fn renew_reads(
+        &self,
+        pool: &str,
+        shard: &str,
+        with_master: bool,
+        leases: Vec<ReadLeaseTuple>,
+    ) -> PyResult<()> {
+        let id = self.id(pool, shard)?;
+        self.0.renew_reads(id, with_master, &read_leases(leases)?);
+        Ok(())
     }
 
     fn worker_ages_ms(&self) -> Vec<f64> {
@@ -73,6 +98,13 @@ impl Plane {
 
     fn stop(&self, py: Python<'_>, drain_ms: u64) -> bool {
         py.detach(|| self.0.stop(Duration::from_millis(drain_ms)))
+    }
+}
+
+impl Plane {
+    fn id(&self, pool: &str, shard: &str) -> PyResult<usize> {
+        let id = self.0.shard_id(pool, shard);
+        id.ok_or_else(|| PyKeyError::new_err(format!("{pool}/{shard}")))
     }
 }
 

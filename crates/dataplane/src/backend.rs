@@ -1,4 +1,4 @@
-//! One connection to a master: a pipe of requests, and the owners of the replies to come.
+//! One connection to a server: a pipe of requests, and the owners of the replies to come.
 //!
 //! ```text
 //!  output   [ answered | written, unanswered | not written ]
@@ -42,6 +42,8 @@ pub(crate) enum Phase {
 pub(crate) enum Pin {
     /// All clients' of its lane.
     Shared,
+    /// The same, to this replica of the shard's master.
+    Replica(u32),
     /// That of one client, which watches keys on it.
     Client,
     /// That of one client, whose request may wait there for long.
@@ -50,6 +52,13 @@ pub(crate) enum Pin {
     Subscriber(Handle),
     /// The next client's.
     Nobody,
+}
+
+impl Pin {
+    /// It is one client's, or was.
+    pub(crate) fn is_own(self) -> bool {
+        !matches!(self, Self::Shared | Self::Replica(_))
+    }
 }
 
 /// How far a request had come when its connection was lost.
@@ -304,6 +313,17 @@ impl Backend {
     pub(crate) fn has_more_of(&self, client: Handle) -> bool {
         let mut behind = self.fifo.iter().skip(1);
         behind.any(|it| matches!(it.owner, Owner::Client { client: of, .. } if of == client))
+    }
+
+    /// Something about it is to be decided by the clock.
+    pub(crate) fn has_deadline(&self) -> bool {
+        self.stalled || matches!(self.pin, Pin::Replica(_)) && self.has_inflight()
+    }
+
+    /// How long the next reply has been waited for, milliseconds.
+    pub(crate) fn waited_ms(&self, now_ms: u32) -> Option<u32> {
+        let front = self.fifo.front()?;
+        Some(now_ms.wrapping_sub(front.at_ms))
     }
 
     /// Some request that has left whole is unanswered.

@@ -11,6 +11,7 @@ use crate::command::{Access, Command};
 use crate::inflight::{Slot, Slots};
 use crate::lane::LaneKey;
 use crate::reactor::{Handle, Interest};
+use crate::recent::Recent;
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
 use crate::subscriptions::Subscriptions;
@@ -99,6 +100,10 @@ pub(crate) struct Client {
     /// Its last request that could wait at a server.
     pub(crate) blocking: Option<Box<Blocking>>,
     pub(crate) writes: Writes,
+    /// There only if its pool reads from replicas.
+    pub(crate) recent: Option<Box<Recent>>,
+    /// Its last request that a replica was sent.
+    pub(crate) read_elsewhere: Option<u32>,
     /// There only while it is subscribed to something, or about to be.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
 }
@@ -141,6 +146,8 @@ impl Client {
             watch: None,
             blocking: None,
             writes: Writes::default(),
+            recent: None,
+            read_elsewhere: None,
             subscriptions: None,
         }
     }
@@ -257,13 +264,38 @@ impl Client {
         self.held > 0 || matches!(self.gate, Gate::Parked { .. })
     }
 
-    /// What it sends to these shards may change data.
+    /// What it sends to these shards as its newest request may change data.
     pub(crate) fn note_writes(&mut self, access: Access, shards: &[usize]) {
         if access == Access::Write {
             for &shard in shards {
                 self.writes.note(shard);
             }
+            if let Some(recent) = &mut self.recent {
+                for &shard in shards {
+                    recent.note(shard, self.slots.last());
+                }
+            }
         }
+    }
+
+    /// A replica has not answered all that it was sent. A write must wait for that, or the replica could have it by then.
+    pub(crate) fn reads_elsewhere(&mut self) -> bool {
+        let waits = self
+            .read_elsewhere
+            .is_some_and(|last| !self.slots.is_past(last));
+        if !waits {
+            self.read_elsewhere = None;
+        }
+        waits
+    }
+
+    /// Keeps a write for later that would overtake a read.
+    pub(crate) fn waits_for_reads(&mut self, access: Access) -> bool {
+        let waits = access == Access::Write && self.reads_elsewhere();
+        if waits {
+            self.gate = Gate::Full { resume_at: 0 };
+        }
+        waits
     }
 
     /// The connection of its own to the shard that it is parked for, if nothing was sent there yet.

@@ -195,6 +195,17 @@ pub enum Topic {
 }
 
 impl Command {
+    /// Whether a replica's answer is as good as that of its master some time ago: it reads keys, and neither how they
+    /// lie in the server's memory nor where a walk through one has come, which are each server's own.
+    pub(crate) fn may_read_a_replica(&self) -> bool {
+        let with_keys = matches!(
+            self.route,
+            RouteKind::Single | RouteKind::Split(_) | RouteKind::Script(_) | RouteKind::Blocking(_)
+        );
+        let own = matches!(self.name, "hscan" | "sscan" | "zscan" | "touch");
+        self.access == Access::Read && with_keys && !own && !self.name.contains('|')
+    }
+
     /// Whether `argc` arguments, the name included, are enough and not too many.
     pub fn arity_ok(&self, argc: usize) -> bool {
         let wanted = usize::from(self.arity.unsigned_abs());

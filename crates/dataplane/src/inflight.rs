@@ -54,6 +54,12 @@ impl Slots {
         sequence
     }
 
+    /// The number of the newest request.
+    pub(crate) fn last(&self) -> u32 {
+        let next = self.first.wrapping_add(self.queue.len() as u32);
+        next.wrapping_sub(1)
+    }
+
     pub(crate) fn get_mut(&mut self, sequence: u32) -> Option<&mut Slot> {
         self.queue
             .get_mut(sequence.wrapping_sub(self.first) as usize)
@@ -61,6 +67,11 @@ impl Slots {
 
     pub(crate) fn is_head(&self, sequence: u32) -> bool {
         sequence == self.first && !self.queue.is_empty()
+    }
+
+    /// The request that has this number is answered.
+    pub(crate) fn is_past(&self, sequence: u32) -> bool {
+        sequence.wrapping_sub(self.first).cast_signed() < 0
     }
 
     /// Removes the head, whose answer has been taken.

@@ -1,8 +1,8 @@
 //! The request path of the Shoal proxy: share-nothing workers between Redis clients and masters.
 //!
 //! ```text
-//! error endpoint hash ← resp command ring lane cursor ← pool eject ← snapshot ← route coalesce inflight
-//!                                        route coalesce inflight reactor ← client backend ← worker
+//! error endpoint hash ← resp command ring lane cursor ← pool eject readers ← snapshot ← route coalesce inflight
+//!                                        route coalesce inflight reactor ← recent ← client backend ← worker
 //!                                                                              worker socket ← plane
 //! ```
 //! A module uses what stands left of it. `client` and `backend` never see each other: the worker
@@ -28,6 +28,8 @@ pub mod pool;
 pub mod properties;
 mod push;
 mod reactor;
+mod readers;
+mod recent;
 pub mod resp;
 pub mod ring;
 mod route;

@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::error::PlaneError;
 use crate::pool::{Pool, PoolConfig};
 use crate::reactor::Waker;
-use crate::snapshot::{Nanos, RouteSpec, Snapshot};
+use crate::snapshot::{Nanos, ReadLeaseSpec, RouteSpec, Snapshot};
 use crate::socket::{self, failed};
 use crate::stats::{PoolTotals, ShardTotals, WorkerStats};
 use crate::worker::{Mailbox, Setup, Worker, boot_nanos};
@@ -125,7 +125,7 @@ impl Plane {
     /// yet; a shard whose endpoint changes loses its old one.
     pub fn apply(&self, epoch: u64, routes: &[RouteSpec]) -> Result<(), PlaneError> {
         let mut current = self.current();
-        fits(&current, &current, epoch, routes)?;
+        fits(&current, epoch, current.shard_ids().count(), routes.len())?;
         let next = current.routed(epoch, routes);
         let listeners = self.mailboxes.iter().map(|_| Vec::new()).collect();
         self.replace(&mut current, next, routes, listeners);
@@ -144,7 +144,7 @@ impl Plane {
         check(&configs)?;
         let mut current = self.current();
         let pools = current.reconfigured(epoch, configs);
-        fits(&current, &pools, epoch, routes)?;
+        fits(&current, epoch, pools.shard_ids().count(), routes.len())?;
         let listeners = self.bind(&pools, |id| match current.pools.get(id) {
             Some(before) => before.leaving || before.config.listen != pools.pools[id].config.listen,
             None => true,
@@ -201,7 +201,37 @@ impl Plane {
         Ok(())
     }
 
-    /// The id of a shard, for [`Self::renew`].
+    /// Lets reads of a shard go to these replicas of its master, each once it has a lease: the next epoch of the same
+    /// state.
+    pub fn read_from(
+        &self,
+        epoch: u64,
+        shard: usize,
+        replicas: &[Endpoint],
+    ) -> Result<(), PlaneError> {
+        let mut current = self.current();
+        let routes = current.shard_ids().count();
+        fits(&current, epoch, routes, routes)?;
+        let next = current.read_from(epoch, shard, replicas);
+        let listeners = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        self.replace(&mut current, next, &[], listeners);
+        Ok(())
+    }
+
+    /// Sets the leases of a shard's replicas, and whether its master takes a share of the reads while there are any.
+    /// Of who is no replica of the current snapshot, nothing is noted.
+    pub fn renew_reads(&self, shard: usize, with_master: bool, leases: &[ReadLeaseSpec]) {
+        let current = self.current();
+        let readers = &current.routes[shard].readers;
+        readers.share_with_master(with_master);
+        for spec in leases {
+            if let Some(reader) = readers.find(&spec.replica) {
+                reader.lease.set(spec.sampled, spec.until);
+            }
+        }
+    }
+
+    /// The id of a shard, for [`Self::renew`] and its like.
     pub fn shard_id(&self, pool: &str, shard: &str) -> Option<usize> {
         let current = self.current();
         let named = |id: &&usize| current.pools[**id].config.name == pool;
@@ -310,18 +340,12 @@ fn check(configs: &[PoolConfig]) -> Result<(), PlaneError> {
 }
 
 /// Refuses a snapshot that is no later one, or whose routes are not those of its pools.
-fn fits(
-    current: &Snapshot,
-    pools: &Snapshot,
-    epoch: u64,
-    routes: &[RouteSpec],
-) -> Result<(), PlaneError> {
+fn fits(current: &Snapshot, epoch: u64, shards: usize, count: usize) -> Result<(), PlaneError> {
     let before = current.epoch;
     if epoch <= before {
         let error = format!("epoch {epoch} is not above {before}");
         return Err(PlaneError::Snapshot(error));
     }
-    let (shards, count) = (pools.shard_ids().count(), routes.len());
     if count != shards {
         let error = format!("{count} routes for {shards} shards");
         return Err(PlaneError::Snapshot(error));

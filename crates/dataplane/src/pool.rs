@@ -78,6 +78,8 @@ pub struct PoolConfig {
     pub client_connections: usize,
     /// Unanswered requests that one client may have while others are active.
     pub max_inflight: usize,
+    /// What a read that goes to a replica may miss at most; without it reads go to the master.
+    pub max_lag: Option<Duration>,
     /// Commands, `command` or `command|subcommand`, that are refused unless they stand here.
     pub allow: Vec<String>,
     /// Commands that are refused.
@@ -114,6 +116,7 @@ impl PoolConfig {
             timeout: Duration::ZERO,
             client_connections: 0,
             max_inflight: 256,
+            max_lag: None,
             allow: Vec::new(),
             deny: Vec::new(),
             modules: Vec::new(),

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::endpoint::Endpoint;
 use crate::pool::{Pool, PoolConfig, PoolFace};
+use crate::readers::Readers;
 use crate::stats::ShardCounters;
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.
@@ -63,6 +64,8 @@ pub(crate) struct Route {
     pub(crate) face: Arc<ShardFace>,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) lease: Arc<Lease>,
+    /// The endpoint's replicas that reads may go to.
+    pub(crate) readers: Arc<Readers>,
     /// No key belongs to it any more.
     pub(crate) leaving: bool,
 }
@@ -73,6 +76,15 @@ pub struct RouteSpec {
     pub endpoint: Option<Endpoint>,
     /// `CLOCK_BOOTTIME`; 0 is no lease.
     pub lease_until: Nanos,
+}
+
+/// Until when a replica may be read from, by connections that were there when it was asked.
+#[derive(Debug, Clone)]
+pub struct ReadLeaseSpec {
+    pub replica: Endpoint,
+    /// Before the replica was asked how far it is; `CLOCK_BOOTTIME`, as the deadline.
+    pub sampled: Nanos,
+    pub until: Nanos,
 }
 
 /// One state of the whole plane.
@@ -116,6 +128,14 @@ impl Snapshot {
         for config in configs {
             next.place(config, &self.pools);
         }
+        for (id, before) in self.routes.iter().enumerate() {
+            let max_lag = next.pool_of(id).config.max_lag;
+            let same = max_lag.is_some() && max_lag == self.pools[before.face.pool].config.max_lag;
+            if next.routes[id].leaving || !same {
+                // What is said of leases is for another rule, or for nobody.
+                next.routes[id].readers = Arc::default();
+            }
+        }
         next
     }
 
@@ -149,6 +169,7 @@ impl Snapshot {
             }),
             endpoint: None,
             lease: Arc::new(Lease::new(0)),
+            readers: Arc::default(),
             leaving: false,
         });
         self.routes.len() - 1
@@ -157,21 +178,34 @@ impl Snapshot {
     /// The same pools with these routes, which are those of every shard of every pool, in order. A route
     /// that goes where it went keeps its lease, to be given by [`Self::give_leases`].
     pub(crate) fn routed(&self, epoch: u64, specs: &[RouteSpec]) -> Self {
-        let mut next = Self {
-            epoch,
-            pools: self.pools.clone(),
-            routes: self.routes.iter().map(Route::again).collect(),
-            order: self.order.clone(),
-            workers: self.workers,
-        };
+        let mut next = self.again(epoch);
         for (id, spec) in self.shard_ids().zip(specs) {
             let route = &mut next.routes[id];
             if route.endpoint != spec.endpoint {
                 route.endpoint.clone_from(&spec.endpoint);
                 route.lease = Arc::new(Lease::new(spec.lease_until));
+                route.readers = Arc::default();
             }
         }
         next
+    }
+
+    /// The same state in which reads of one shard go to these replicas of its master, once they have leases.
+    pub(crate) fn read_from(&self, epoch: u64, shard: usize, replicas: &[Endpoint]) -> Self {
+        let mut next = self.again(epoch);
+        let route = &mut next.routes[shard];
+        route.readers = Arc::new(route.readers.after(replicas));
+        next
+    }
+
+    fn again(&self, epoch: u64) -> Self {
+        Self {
+            epoch,
+            pools: self.pools.clone(),
+            routes: self.routes.iter().map(Route::again).collect(),
+            order: self.order.clone(),
+            workers: self.workers,
+        }
     }
 
     /// Takes the place of `before`: what these routes say of leases holds from now on, there too.
@@ -181,6 +215,7 @@ impl Snapshot {
             if !Arc::ptr_eq(&old.lease, &new.lease) || new.leaving && follows {
                 old.lease.set(0);
             }
+            old.readers.end_all_but(&new.readers);
         }
         for (id, spec) in self.shard_ids().zip(specs) {
             self.routes[id].lease.set(spec.lease_until);
@@ -208,6 +243,7 @@ impl Route {
             face: self.face.clone(),
             endpoint: self.endpoint.clone(),
             lease: self.lease.clone(),
+            readers: self.readers.clone(),
             leaving: self.leaving,
         }
     }
@@ -222,6 +258,9 @@ impl Route {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::{PoolConfig, RouteSpec, Snapshot};
 
     fn pool(name: &str, shards: &[&str]) -> PoolConfig {
@@ -247,6 +286,39 @@ mod tests {
         assert!(next.routes[1].endpoint.is_some());
         assert!(next.routes[0].leaving);
         assert!(!next.routes[1].leaving);
+    }
+
+    #[test]
+    fn readers_stay_for_as_long_as_their_master_and_their_rule() {
+        let second = Some(Duration::from_secs(1));
+        let reading = |max_lag: Option<Duration>| PoolConfig {
+            max_lag,
+            ..pool("p", &["a"])
+        };
+        let to = |port: u16| RouteSpec {
+            endpoint: format!("127.0.0.1:{port}").parse().ok(),
+            lease_until: 7,
+        };
+        let replica = "127.0.0.1:2".parse().expect("an endpoint");
+        let routed = Snapshot::initial(vec![reading(second)], 1).routed(1, &[to(1)]);
+        let read = routed.read_from(2, 0, &[replica]);
+        let lease = &read.routes[0].readers.replicas[0].lease;
+        lease.set(1, 9);
+        let same = read
+            .reconfigured(3, vec![reading(second)])
+            .routed(3, &[to(1)]);
+        same.give_leases(&read, &[]);
+        assert!(Arc::ptr_eq(&same.routes[0].readers.replicas[0].lease, lease) && lease.holds(5));
+        for next in [
+            read.routed(3, &[to(3)]),
+            read.reconfigured(3, vec![reading(None)]),
+            read.reconfigured(3, vec![reading(Some(Duration::from_secs(2)))]),
+            read.reconfigured(3, vec![pool("q", &["a"])]),
+        ] {
+            lease.set(1, 9);
+            next.give_leases(&read, &[]);
+            assert!(next.routes[0].readers.replicas.is_empty() && !lease.holds(5));
+        }
     }
 
     #[test]

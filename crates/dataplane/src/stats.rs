@@ -62,6 +62,10 @@ counters! {
         response_bytes,
         /// Writes answered INDOUBT.
         indoubt,
+        /// Of the requests, reads sent to a replica.
+        replica_reads,
+        /// Reads that a replica did not answer, and that went to the master then.
+        replica_losses,
         /// Requests answered MASTERDOWN.
         masterdown,
         /// Requests that waited for a master.

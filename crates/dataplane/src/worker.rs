@@ -10,7 +10,7 @@
 //! between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch keys
 //! (`watches`), to block (`blocking`), to ask what is replicated (`waits`) or to subscribe (`pubsub`, on
 //! `ears`), `replies` reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold`
-//! keeps what has no master, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new
+//! keeps what has no master, `replicas` is where reads may go instead of it, `lanes` opens and loses backends, `flush` writes, `renew` moves to a new
 //! snapshot, `publish` shows how things stand. Called by `plane`.
 
 mod accept;
@@ -30,6 +30,7 @@ mod publish;
 mod pubsub;
 mod refusals;
 mod renew;
+mod replicas;
 mod replies;
 mod requests;
 mod scan;
@@ -221,6 +222,8 @@ pub(crate) struct Worker {
     published_ms: Option<u32>,
     /// A round has ended since that was last done.
     unpublished: bool,
+    /// Shards of which replicas were lost whose reads are to go to the master.
+    repeating: Vec<usize>,
     dirty_backends: Vec<Handle>,
     dirty_clients: Vec<Handle>,
     resuming: Vec<Handle>,
@@ -258,6 +261,7 @@ impl Worker {
             tended_ms: None,
             published_ms: None,
             unpublished: false,
+            repeating: Vec::new(),
             dirty_backends: Vec::new(),
             dirty_clients: Vec::new(),
             resuming: Vec::new(),
@@ -286,6 +290,7 @@ impl Worker {
             self.take_news();
             self.follow_ejections();
             self.read_ready(&events);
+            self.repeat_reads();
             self.resume_clients();
             self.tend();
             self.flush_backends();
@@ -332,6 +337,7 @@ impl Worker {
         self.close_leaving();
         self.expire_backends();
         self.tend_stalled();
+        self.tend_replicas();
         self.tend_subscribers();
         for shard in 0..self.shards.len() {
             self.open_due_lanes(shard);
@@ -362,6 +368,7 @@ impl Worker {
 
     fn wait_ms(&self) -> u64 {
         let unfinished = !self.resuming.is_empty()
+            || !self.repeating.is_empty()
             || !self.dirty_backends.is_empty()
             || !self.dirty_clients.is_empty();
         if unfinished {
@@ -371,7 +378,10 @@ impl Worker {
             || self.unpublished
             || !self.tending.is_empty()
             || self.draining
-            || self.backends.iter().any(|(_, backend)| backend.stalled)
+            || self
+                .backends
+                .iter()
+                .any(|(_, backend)| backend.has_deadline())
             || self.shards.iter().any(Shard::is_unsettled)
             || self.has_request_deadlines();
         if busy { BUSY_WAIT_MS } else { IDLE_WAIT_MS }

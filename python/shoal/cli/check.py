@@ -95,7 +95,12 @@ def _shares(topology: Topology, pool: str) -> dict[str, float]:
 
 def _how(spec: Pool) -> str:
     tag = "" if spec.hash_tag is None else f", hash tag {spec.hash_tag}"
-    return f"{spec.hash}, {spec.distribution}{tag}"
+    reads = "" if spec.reads == "master" else f", reads: {spec.reads}, max_lag {_seconds(spec.max_lag)}"
+    return f"{spec.hash}, {spec.distribution}{tag}{reads}"
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"
 
 
 def _sentinel_rows(layout: Layout) -> Iterator[tuple[str, ...]]:
@@ -146,6 +151,8 @@ def _meaning(layout: Layout) -> dict[str, Any]:
                 "hash": spec.hash,
                 "distribution": spec.distribution,
                 "hash_tag": spec.hash_tag,
+                "reads": spec.reads,
+                **({} if spec.reads == "master" else {"max_lag_ms": spec.max_lag}),
                 "shares": _shares(topology, name),
             }
             for name, spec in topology.pools.items()

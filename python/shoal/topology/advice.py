@@ -72,6 +72,10 @@ def _pool_warnings(topology: Topology, pool: str) -> Iterator[str]:
         )
     if spec.lease != "require":
         yield f'pool "{pool}" has lease: {spec.lease}: a master that was replaced may still take writes, which are lost'
+    if spec.reads == "master" and "max_lag" in spec.model_fields_set:
+        yield f'pool "{pool}" has a max_lag, but reads: master: nothing reads from replicas'
+    if spec.reads != "master" and not any(topology.shards[name].replicas for name in topology.ring_order(pool)):
+        yield f'pool "{pool}" has reads: {spec.reads}, but no shard of it has a replica: its masters answer everything'
     if spec.distribution == "random":
         yield f'pool "{pool}" is distributed at random: a key is found again only by chance'
     elif spec.hash == "crc32" and spec.distribution == "ketama" and len(topology.ring_order(pool)) > 1:

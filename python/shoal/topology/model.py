@@ -226,6 +226,13 @@ class Pool(Section):
     lease: Literal["require", "unsafe", "none"] = Field(
         "require", description="Whether writes need a majority of sentinels that vouch for the master."
     )
+    reads: Literal["master", "replica", "nearest"] = Field(
+        "master",
+        description="Who answers commands that only read: the master, a replica, or whoever is nearest of all.",
+    )
+    max_lag: Duration = Field(
+        1000, ge=100, le=3_600_000, description="What a read on a replica may miss at most: writes that are newer."
+    )
     failover: Literal["strict"] = Field("strict", description="When a new master is believed in.")
     durability: Literal["async"] = Field("async", description="When a write is acknowledged.")
     client_connections: int = Field(0, ge=0, description="Most clients at a time; 0 is no limit.")
@@ -328,7 +335,7 @@ class Topology(Section):
 
 
 LATER: Mapping[type[BaseModel], frozenset[str]] = {
-    Pool: frozenset({"reads", "max_lag", "replay", "on_replica_loss", "stale_reads"}),
+    Pool: frozenset({"replay", "on_replica_loss", "stale_reads"}),
     Proxies: frozenset({"busy_poll", "coalesce", "client_buffer", "memory"}),
 }
 """Settings of the design that this release does not have yet: refused by name, never taken for a typing error."""

@@ -71,6 +71,7 @@ impl Worker {
         }
         let number = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         let (authenticated, lane) = (config.password.is_none(), config.lane(number));
+        let recent = config.max_lag.map(|_| Box::default());
         let index = self.clients.vacant_key();
         let handle = self.new_handle(index);
         if self
@@ -82,6 +83,7 @@ impl Worker {
         }
         let mut client = Client::new(handle, socket, pool as u16, number, authenticated);
         client.lane = lane;
+        client.recent = recent;
         (client.born, client.active) = (self.now.nanos, self.now.nanos);
         self.clients.insert(client);
         let counters = &self.pools[pool].counters;

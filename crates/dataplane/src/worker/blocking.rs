@@ -113,9 +113,7 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
-        if access == Access::Write {
-            client.writes.note(shard);
-        }
+        client.note_writes(access, &[shard]);
         if let Some(waits) = &mut client.blocking {
             waits.keep(shard, to);
             waits.sequence = sequence;

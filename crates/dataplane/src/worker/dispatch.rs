@@ -238,6 +238,9 @@ impl Worker {
         command: &Command,
         frame: &[u8],
     ) -> Step {
+        if let Some(replica) = self.replica_for(handle, shard, command) {
+            return self.read_at(handle, shard, replica, frame);
+        }
         self.forward_whole(handle, shard, command.access, frame, 1)
     }
 
@@ -253,6 +256,9 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        if client.waits_for_reads(access) {
+            return Step::Kept;
+        }
         let lane = client.lane;
         let to = match self.takes(shard, lane, access) {
             Room::Ready(backend) if !self.is_behind(handle, shard) => backend,
@@ -266,14 +272,12 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
-        if access == Access::Write {
-            client.writes.note(shard);
-        }
         let owner = Owner::Client {
             client: handle,
             sequence: client.slots.push(Slot::Waiting),
             part: WHOLE,
         };
+        client.note_writes(access, &[shard]);
         self.send(to, owner, access, frame);
         if replies > 1
             && let Some(backend) = self.backend(to)
@@ -295,9 +299,19 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
+        if client.waits_for_reads(command.access) {
+            return Step::Kept;
+        }
         let lane = client.lane;
         let mut backends = Vec::with_capacity(plan.shards.len());
+        let mut elsewhere = false;
         for &shard in &plan.shards {
+            if let Some(replica) = self.replica_for(handle, shard, command) {
+                elsewhere = true;
+                self.shards[shard].counters.replica_reads.add(1);
+                backends.push(replica);
+                continue;
+            }
             match self.takes(shard, lane, command.access) {
                 Room::Ready(backend) if !self.is_behind(handle, shard) => backends.push(backend),
                 Room::Never(reason) | Room::Failed(reason) => {
@@ -313,6 +327,9 @@ impl Worker {
         let pool = usize::from(client.pool);
         let sequence = client.slots.push(Slot::Split(Box::new(split)));
         client.note_writes(command.access, &plan.shards);
+        if elsewhere {
+            client.read_elsewhere = Some(sequence);
+        }
         self.pools[pool]
             .counters
             .fragments

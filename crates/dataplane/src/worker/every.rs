@@ -169,9 +169,13 @@ impl Worker {
         access: Access,
         bytes: usize,
     ) -> Result<Vec<Handle>, Step> {
-        let Some(lane) = self.client(handle).map(|client| client.lane) else {
+        let Some(client) = self.client(handle) else {
             return Err(Step::Taken);
         };
+        if client.waits_for_reads(access) {
+            return Err(Step::Kept);
+        }
+        let lane = client.lane;
         let mut backends = Vec::with_capacity(shards.len());
         for &shard in shards {
             match self.takes(shard, lane, access) {

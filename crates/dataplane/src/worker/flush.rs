@@ -36,6 +36,14 @@ impl Worker {
             return self.watch_backend(handle);
         }
         let shared = backend.pin == Pin::Shared;
+        if let Pin::Replica(id) = backend.pin
+            && !self.may_read(handle, id)
+        {
+            return self.lose_backend(handle, &Loss::Ours("its lease ended before the read"));
+        }
+        let Some(backend) = self.backend(handle) else {
+            return;
+        };
         if backend.has_unwritten_writes() && !self.may_write(handle) {
             if !shared {
                 return self.lose_backend(handle, &Loss::Ours("its lease ended before EXEC"));

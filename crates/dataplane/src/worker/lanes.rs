@@ -71,22 +71,36 @@ impl Worker {
     }
 
     fn opening(&mut self, shard: usize, key: LaneKey, socket: OwnedFd) {
+        match self.add_backend(shard, key, Pin::Shared, socket) {
+            Ok(handle) => {
+                if let Some(lane) = self.shards[shard].lane_mut(key) {
+                    lane.state = LaneState::Opening(handle);
+                }
+            }
+            Err(error) => {
+                let attempt = self.now.nanos;
+                self.lane_failed(shard, key, &Loss::io("watch", &error), attempt);
+            }
+        }
+    }
+
+    /// Watches a socket that connects.
+    pub(super) fn add_backend(
+        &mut self,
+        shard: usize,
+        key: LaneKey,
+        pin: Pin,
+        socket: OwnedFd,
+    ) -> std::io::Result<Handle> {
         let index = self.backends.vacant_key();
         let handle = self.new_handle(index);
         let mut backend = Backend::new(handle, socket, shard, key, self.now.millis);
         backend.begun = self.now.nanos;
-        let token = Token::Backend(handle);
-        if let Err(error) = self
-            .reactor
-            .add(backend.socket.as_fd(), token, backend.interest)
-        {
-            let attempt = self.now.nanos;
-            return self.lane_failed(shard, key, &Loss::io("watch", &error), attempt);
-        }
+        backend.pin = pin;
+        let (watched, token) = (backend.socket.as_fd(), Token::Backend(handle));
+        self.reactor.add(watched, token, backend.interest)?;
         self.backends.insert(backend);
-        if let Some(lane) = self.shards[shard].lane_mut(key) {
-            lane.state = LaneState::Opening(handle);
-        }
+        Ok(handle)
     }
 
     /// The socket of a backend that connects has become writable or failed.
@@ -108,7 +122,10 @@ impl Worker {
             return;
         };
         // Nothing on it would show that it is a replica's: a client would only watch in vain.
-        let suspect = suspect || backend.pin != Pin::Shared && !fixed;
+        let suspect = match backend.pin {
+            Pin::Replica(_) => false,
+            pin => suspect || pin.is_own() && !fixed,
+        };
         backend.phase = Phase::Greeting;
         backend.begun = nanos;
         backend.since_ms = millis;
@@ -128,6 +145,7 @@ impl Worker {
         backend.phase = Phase::Ready;
         let (shard, key) = (backend.shard, backend.lane);
         let subscriber = match backend.pin {
+            Pin::Replica(id) => return self.replica_greeted(shard, id, key, handle),
             Pin::Subscriber(client) => Some(client),
             _ => None,
         };
@@ -184,7 +202,7 @@ impl Worker {
                 backend.phase,
                 Phase::Ready | Phase::Leaving | Phase::Retired
             );
-            if open && backend.pin == Pin::Shared {
+            if open && !backend.pin.is_own() {
                 unwritten.push((backend.lane, backend.take_unwritten()));
             }
             if let Pin::Subscriber(client) = backend.pin {

@@ -91,8 +91,10 @@ impl Worker {
         }
         let backend = self.backends.remove(handle.index as usize);
         let (shard, key) = (backend.shard, backend.lane);
-        if backend.pin != Pin::Shared {
-            return self.lose_pinned(backend, loss);
+        match backend.pin {
+            Pin::Shared => {}
+            Pin::Replica(id) => return self.lose_replica(backend, id),
+            _ => return self.lose_pinned(backend, loss),
         }
         let fixed = self.shards[shard].fixed;
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
@@ -268,8 +270,11 @@ impl Worker {
             let shard = backend.shard;
             let timeout = self.snapshot.pool_of(shard).config.timeout.as_millis() as u32;
             // A reply that is half passed on can no longer be replaced by an error; and who blocks or subscribes
-            // waits for nothing in particular.
-            let waits = matches!(backend.pin, Pin::Subscriber(_) | Pin::Blocked);
+            // waits for nothing in particular. Replicas are given up by `replicas`.
+            let waits = matches!(
+                backend.pin,
+                Pin::Subscriber(_) | Pin::Blocked | Pin::Replica(_)
+            );
             if timeout == 0 || backend.stream.is_some() || waits {
                 continue;
             }

@@ -8,7 +8,7 @@
 //! is to be done about what was on one when it was lost is said by `watches`, `blocking` and `pubsub`.
 //! Called by these, and by what loses connections.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
@@ -20,7 +20,7 @@ use crate::coalesce::Outcome;
 use crate::command::Access;
 use crate::inflight::{Owner, Slot, WHOLE};
 use crate::lane::LaneKey;
-use crate::reactor::{Handle, Token};
+use crate::reactor::Handle;
 use crate::socket;
 
 /// Connections of the process that clients may have to themselves.
@@ -106,17 +106,10 @@ impl Worker {
     }
 
     fn open_pinned(&mut self, shard: usize, lane: LaneKey, pin: Pin, socket: OwnedFd) -> Own {
-        let index = self.backends.vacant_key();
-        let pinned = self.new_handle(index);
-        let mut backend = Backend::new(pinned, socket, shard, lane, self.now.millis);
-        backend.begun = self.now.nanos;
-        backend.pin = pin;
-        let (watched, token) = (backend.socket.as_fd(), Token::Backend(pinned));
-        if let Err(error) = self.reactor.add(watched, token, backend.interest) {
-            return self.pin_failed(shard, &Loss::io("watch", &error));
+        match self.add_backend(shard, lane, pin, socket) {
+            Ok(pinned) => Own::Opening(pinned),
+            Err(error) => self.pin_failed(shard, &Loss::io("watch", &error)),
         }
-        self.backends.insert(backend);
-        Own::Opening(pinned)
     }
 
     fn pin_failed(&mut self, shard: usize, loss: &Loss) -> Own {
@@ -160,9 +153,7 @@ impl Worker {
             .backends
             .iter()
             .map(|(_, backend)| backend)
-            .filter(|backend| {
-                backend.pin != Pin::Shared && subscribes(backend.pin) == subscribes(pin)
-            });
+            .filter(|backend| backend.pin.is_own() && subscribes(backend.pin) == subscribes(pin));
         if pinned.clone().count() < limit {
             return None;
         }

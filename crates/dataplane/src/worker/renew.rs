@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{PoolState, Worker};
+use super::{PoolState, Worker, boot_nanos};
 use crate::reactor::Handle;
+use crate::recent::Recent;
 use crate::snapshot::Snapshot;
 use crate::socket;
 
@@ -92,7 +93,25 @@ impl Worker {
             }
         }
         self.follow_ejections(); // of pools that are as they were, too
+        self.doubt_own_writes();
         self.tend_all_subscribers();
+    }
+
+    /// What clients have written lately is not known where replicas were not read from until now: it may be anything.
+    fn doubt_own_writes(&mut self) {
+        for (_, client) in &mut self.clients {
+            let pool = &self.snapshot.pools[usize::from(client.pool)];
+            if pool.config.max_lag.is_none() {
+                client.recent = None;
+            } else if client.recent.is_none() {
+                let mut recent = Recent::default();
+                for &shard in &pool.shards {
+                    recent.note(shard, client.slots.last());
+                }
+                recent.settle(&client.slots, boot_nanos);
+                client.recent = Some(Box::new(recent));
+            }
+        }
     }
 
     /// Takes no new clients of a pool and lets the old ones go once they have their answers.
@@ -121,6 +140,7 @@ impl Worker {
             .collect();
         for (shard, change) in changes.iter().enumerate() {
             self.leave_server(shard, change);
+            self.take_readers(shard);
         }
         for (shard, change) in changes.iter().enumerate() {
             self.go_on(shard, change, reconfigured);

@@ -5,9 +5,10 @@ use rustix::io::Errno;
 
 use super::losses::Loss;
 use super::refusals::{is_redirection, is_refusal, is_replica, redirected};
+use super::replicas::cannot_answer;
 use super::transaction;
 use super::waits;
-use super::{READ_SIZE, Worker};
+use super::{READ_SIZE, Worker, boot_nanos};
 use crate::backend::{Phase, Pin, Run, Stream};
 use crate::coalesce::{Outcome, UNMERGEABLE};
 use crate::command::Access;
@@ -180,11 +181,12 @@ impl Worker {
         let front = backend.front().map(|front| front.owner);
         let done = remaining == 0 && backend.pop().is_some();
         let (shard, phase) = (backend.shard, backend.phase);
+        let of_master = phase != Phase::Ending && !matches!(backend.pin, Pin::Replica(_));
         if done {
             if phase != Phase::Ready {
                 self.answered_last(handle);
             }
-            self.answered(shard, phase == Phase::Ending);
+            self.answered(shard, of_master);
         }
         if let Some(Owner::Client { client, .. }) = front
             && let Some(to) = self.client(client)
@@ -212,7 +214,7 @@ impl Worker {
             // Nothing else subscribes or tracks: no client waits for a push.
             return;
         }
-        let shard = backend.shard;
+        let (shard, backend_pin) = (backend.shard, backend.pin);
         let error = reply[0] == b'-';
         if error && self.mend_noscript(handle, reply) {
             return;
@@ -221,6 +223,9 @@ impl Worker {
         if error && !fixed && is_redirection(reply) {
             let line = redirected(self.snapshot.shard_name(shard), reply);
             return self.take_answer(handle, &line, false);
+        }
+        if error && matches!(backend_pin, Pin::Replica(_)) && cannot_answer(reply) {
+            return self.lose_backend(handle, &Loss::Ours("its replica cannot answer now"));
         }
         let refusal = error && !fixed && is_refusal(reply);
         self.take_answer(handle, reply, refusal);
@@ -266,7 +271,8 @@ impl Worker {
             backend.mark_refused = waits::refusal(reply);
             return;
         }
-        let (run, ending) = (backend.run, backend.phase == Phase::Ending);
+        let run = backend.run;
+        let of_master = backend.phase != Phase::Ending && !matches!(backend.pin, Pin::Replica(_));
         let mut mark_refused = None;
         if backend.phase != Phase::Ready {
             mark_refused = backend.mark_refused.take();
@@ -282,7 +288,7 @@ impl Worker {
             // It came too late: nobody is given it, and it is no excuse for the server.
             return;
         };
-        self.answered(shard, ending);
+        self.answered(shard, of_master);
         let Some(to) = self.client(client) else {
             return;
         };
@@ -298,10 +304,10 @@ impl Worker {
         self.count_response(shard, reply.len(), true);
     }
 
-    /// A server has answered in time: its failures before that are forgiven. A connection that is ending
-    /// says nothing about the server that the shard has now.
-    pub(super) fn answered(&mut self, shard: usize, ending: bool) {
-        if ending {
+    /// A server has answered in time: its failures before that are forgiven. A connection that is ending, or leads to
+    /// a replica, says nothing about the master that the shard has now.
+    pub(super) fn answered(&mut self, shard: usize, of_master: bool) {
+        if !of_master {
             return;
         }
         self.shards[shard].answered();
@@ -401,6 +407,9 @@ impl Worker {
         let Some(client) = self.client(handle) else {
             return;
         };
+        if let Some(recent) = &mut client.recent {
+            recent.settle(&client.slots, boot_nanos);
+        }
         if client.output.len() > OUTPUT_LIMIT {
             let pool = usize::from(client.pool);
             self.pools[pool].counters.overflowed.add(1);

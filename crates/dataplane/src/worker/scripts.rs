@@ -41,7 +41,9 @@ impl Worker {
         request: Request<'_>,
     ) -> Step {
         let pool = self.shards[shard].pool;
-        let frame = match (self.open_way(handle, shard, command.access), given) {
+        let replica = self.replica_for(handle, shard, command);
+        let way = replica.or_else(|| self.open_way(handle, shard, command.access));
+        let frame = match (way, given) {
             (None, _) | (_, ScriptGiven::Name) => None,
             (Some(on), ScriptGiven::Whole) => {
                 self.note_whole(on, pool, request.arg(1));
@@ -55,7 +57,11 @@ impl Worker {
 
     /// The connection on which a request of this client will leave if it is sent now.
     fn open_way(&mut self, handle: Handle, shard: usize, access: Access) -> Option<Handle> {
-        let lane = self.client(handle)?.lane;
+        let client = self.client(handle)?;
+        if access == Access::Write && client.reads_elsewhere() {
+            return None;
+        }
+        let lane = client.lane;
         let open = access == Access::Read || self.lease_holds(shard);
         let ready = self.shards[shard].ready(lane).filter(|_| open)?;
         (!self.is_behind(handle, shard)).then_some(ready)
@@ -202,10 +208,11 @@ impl Worker {
             return false;
         };
         let (shard, lane) = (backend.shard, backend.lane);
+        let of_master = backend.pin == Pin::Shared;
         let Some(pending) = backend.pop() else {
             return false;
         };
-        self.answered(shard, false);
+        self.answered(shard, of_master);
         let sendable = pending.access == Access::Read || self.lease_holds(shard);
         if !sendable {
             self.hold(shard, lane, pending, frame.into());
@@ -239,7 +246,7 @@ impl Worker {
         else {
             return None;
         };
-        let usable = backend.pin == Pin::Shared && backend.phase == Phase::Ready;
+        let usable = !backend.pin.is_own() && backend.phase == Phase::Ready;
         let alone = usable && !backend.has_more_of(client);
         self.client(client)?;
         frame.filter(|_| alone).map(|frame| (pool, frame))

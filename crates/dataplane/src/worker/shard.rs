@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::replicas::Replica;
 use crate::command::Access;
 use crate::endpoint::Endpoint;
 use crate::inflight::Owner;
@@ -68,6 +69,8 @@ pub(crate) struct Shard {
     pub(crate) pin_retry_ms: Option<u32>,
     /// Connections that were a client's own and are kept for the next one; some may be no more.
     pub(crate) spares: Vec<Handle>,
+    /// Of its master, those that reads may go to.
+    pub(super) replicas: Vec<Replica>,
     backoff_ms: u32,
 }
 
@@ -88,6 +91,7 @@ impl Shard {
             last_loss: String::new(),
             pin_retry_ms: None,
             spares: Vec::new(),
+            replicas: Vec::new(),
             backoff_ms: 0,
         }
     }

@@ -165,10 +165,10 @@ impl Worker {
             return Step::Taken;
         };
         let (access, replies) = (transaction.access, transaction.replies());
+        self.send_pinned(handle, watch.backend, access, transaction.whole(), replies);
         if let Some(client) = self.client(handle) {
             client.note_writes(access, &[shard]);
         }
-        self.send_pinned(handle, watch.backend, access, transaction.whole(), replies);
         self.leave_pinned(watch.backend);
         Step::Taken
     }
