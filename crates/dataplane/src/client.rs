@@ -14,6 +14,7 @@ use crate::reactor::{Handle, Interest};
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
 use crate::subscriptions::Subscriptions;
+use crate::tracking::Tracking;
 use crate::transaction::{Transaction, Watch};
 use crate::writes::Writes;
 
@@ -101,6 +102,8 @@ pub(crate) struct Client {
     pub(crate) writes: Writes,
     /// There only while it is subscribed to something, or about to be.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// There only if it tracks, or has, or is told in the place of one that does.
+    pub(crate) tracking: Option<Box<Tracking>>,
 }
 
 impl Client {
@@ -142,6 +145,7 @@ impl Client {
             blocking: None,
             writes: Writes::default(),
             subscriptions: None,
+            tracking: None,
         }
     }
 

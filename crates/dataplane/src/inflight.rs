@@ -59,6 +59,17 @@ impl Slots {
             .get_mut(sequence.wrapping_sub(self.first) as usize)
     }
 
+    /// The number of the newest slot.
+    pub(crate) fn last(&self) -> Option<u32> {
+        let ahead = self.queue.len().checked_sub(1)?;
+        Some(self.first.wrapping_add(ahead as u32))
+    }
+
+    /// The answer of this slot has been taken.
+    pub(crate) fn is_answered(&self, sequence: u32) -> bool {
+        sequence.wrapping_sub(self.first).cast_signed() < 0
+    }
+
     pub(crate) fn is_head(&self, sequence: u32) -> bool {
         sequence == self.first && !self.queue.is_empty()
     }

@@ -36,6 +36,7 @@ pub mod snapshot;
 mod socket;
 mod stats;
 mod subscriptions;
+mod tracking;
 mod transaction;
 mod worker;
 mod writes;

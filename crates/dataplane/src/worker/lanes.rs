@@ -127,11 +127,8 @@ impl Worker {
         };
         backend.phase = Phase::Ready;
         let (shard, key) = (backend.shard, backend.lane);
-        let subscriber = match backend.pin {
-            Pin::Subscriber(client) => Some(client),
-            _ => None,
-        };
-        if backend.pin != Pin::Shared {
+        let pin = backend.pin;
+        if pin != Pin::Shared {
             self.shards[shard].pin_retry_ms = None;
         } else if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Ready(handle);
@@ -139,8 +136,10 @@ impl Worker {
         self.shards[shard].suspect = false;
         self.shards[shard].leased = self.lease_holds(shard);
         self.note_loss(shard, String::new());
-        if let Some(client) = subscriber {
-            self.ear_opened(handle, client);
+        match pin {
+            Pin::Subscriber(client) => self.ear_opened(handle, client),
+            Pin::Witness => self.witness_opened(handle),
+            _ => {}
         }
         self.release(shard);
     }
@@ -159,6 +158,7 @@ impl Worker {
         self.shards[shard].answered();
         self.shards[shard].pin_retry_ms = None;
         self.retry_ears(shard);
+        self.retry_witness(shard);
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         for lane in &mut self.shards[shard].lanes {
@@ -190,6 +190,8 @@ impl Worker {
             if let Pin::Subscriber(client) = backend.pin {
                 subscribers.push(client);
                 idle.push(backend.handle);
+            } else if backend.pin == Pin::Witness {
+                idle.push(backend.handle);
             } else if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;
@@ -202,12 +204,16 @@ impl Worker {
             self.touch_backend(handle); // half a write is found out when it is to go on
         }
         for handle in idle {
-            self.backends.remove(handle.index as usize);
+            let backend = self.backends.remove(handle.index as usize);
+            if backend.pin == Pin::Witness {
+                self.witness_gone(&backend, None);
+            }
         }
         for client in subscribers {
             self.want_tending(client);
         }
         self.retry_ears(shard);
+        self.retry_witness(shard);
         for (lane, requests) in unwritten {
             for (pending, frame) in requests {
                 self.hold(shard, lane, pending, frame);

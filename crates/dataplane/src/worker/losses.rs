@@ -269,7 +269,10 @@ impl Worker {
             let timeout = self.snapshot.pool_of(shard).config.timeout.as_millis() as u32;
             // A reply that is half passed on can no longer be replaced by an error; and who blocks or subscribes
             // waits for nothing in particular.
-            let waits = matches!(backend.pin, Pin::Subscriber(_) | Pin::Blocked);
+            let waits = matches!(
+                backend.pin,
+                Pin::Subscriber(_) | Pin::Witness | Pin::Blocked
+            );
             if timeout == 0 || backend.stream.is_some() || waits {
                 continue;
             }
