@@ -112,6 +112,7 @@ def play(address: Address, script: str, protocol: int) -> bytes:
                 peer.hear(b"invalidate\r\n", changes)
             elif line[0] != "?":
                 peer.say(line)
+        peer.say("ECHO end")
     return peer.told
 
 
@@ -151,3 +152,31 @@ def test_errors_are_a_servers(
     compare: Callable[[Callable[[Address], bytes]], None], script: str, protocol: int
 ) -> None:
     compare(lambda address: play(address, script, protocol))
+
+
+def play_redirected(address: Address, protocol: int, options: str) -> bytes:
+    """All that a client and the one that is told in its place are told; of one protocol, for a server tells everything
+    with the null of the first."""
+    client, ear = Peer(address, protocol), Peer(address, protocol)
+    with contextlib.closing(client.socket), contextlib.closing(ear.socket), Wire(address) as other:
+        ear.say("CLIENT ID")
+        number = ear.told.split(b"\r\n")[0][1:].decode()
+        if protocol == 2:
+            ear.say("SUBSCRIBE __redis__:invalidate")
+        client.say(f"CLIENT TRACKING ON REDIRECT {number} {options}".strip())
+        client.say("CLIENT TRACKINGINFO;CLIENT GETREDIR;GET a;GET b")
+        before = ear.told.count(b"invalidate\r\n")
+        for times, change in enumerate(["SET a 1", "DEL a" if "BCAST" in options else "SET b 1", "FLUSHALL"], 1):
+            other.call(*change.split())
+            ear.hear(b"invalidate\r\n", before + times)
+        ear.say("PING x")
+        client.say(f"CLIENT TRACKING ON REDIRECT {number} REDIRECT {number}")
+    return (client.told + ear.told).replace(number.encode(), b"ID")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("options", ["", "BCAST", "OPTOUT", "BCAST PREFIX a PREFIX b"])
+def test_another_client_is_told_what_a_server_says(
+    compare: Callable[[Callable[[Address], bytes]], None], options: str, protocol: int
+) -> None:
+    compare(lambda address: play_redirected(address, protocol, options))

@@ -351,8 +351,6 @@ fn each_subcommand_can_be_denied() {
     for refused in [
         "PAUSE 100",
         "UNPAUSE",
-        "TRACKING ON",
-        "CACHING YES",
         "UNBLOCK 1",
         "IMPORT-SOURCE ON",
     ] {
