@@ -1,8 +1,8 @@
 """A client that keeps what it reads and believes what it is told: what client-side caching must be right for.
 
 Owns: `Cacher`, one RESP3 connection with a cache, and `Writers`, who change what it keeps.
-Rule: it takes replies and messages in the order in which they come, and asks for nothing that it has; so a value that is
-not true any more once everything is quiet stays with it for ever, and `is_true` never holds.
+Rule: it takes replies and messages in the order in which they come, and asks for nothing that it has; so a value that
+is not true any more once everything is quiet stays with it for ever, and `is_true` never holds.
 Used by: the tests of CLIENT TRACKING.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import hiredis
 import redis
 
+from tests.harness import wait_until
 from tests.integration.wire import command
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ class Cacher:
         self.listen()
         return all(truth(key) == value for key, value in self.cache.items())
 
+    def becomes_true(self, truth: Callable[[bytes], bytes | None]) -> None:
+        wait_until(lambda: self.is_true(truth), 10, "nothing but the truth in a cache")
+
+    def has_heard(self, *keys: bytes | None) -> bool:
+        """Whether it has been told of these; None is everything."""
+        self.listen()
+        return set(keys) <= set(self.told)
+
     def _reply(self) -> Any:
         while True:
             found = self._next()
@@ -130,7 +139,7 @@ class Writers:
             thread.join()
 
     def _write(self, client: redis.Redis, keys: list[bytes]) -> None:
-        draw = random.Random(id(client))  # noqa: S311 - which key comes next is no secret
+        draw = random.Random(id(client))
         while not self._over.is_set():
             try:
                 client.set(draw.choice(keys), time.monotonic_ns())

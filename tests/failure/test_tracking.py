@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cachers import Cacher, Writers
-from tests.harness import wait_until
 from tests.proxies import start_proxy
 
 if TYPE_CHECKING:
@@ -45,10 +44,11 @@ def test_a_failover_flushes_and_no_value_of_the_old_master_is_kept(servers: Serv
         for cacher in cachers:
             assert None in cacher.told, "everything has changed"
             assert not cacher.errors
-            wait_until(lambda cacher=cacher: cacher.is_true(truth), 10, "nothing but the truth")
+            cacher.becomes_true(truth)
             cacher.read(KEYS)
             assert cacher.is_true(truth)
             assert set(cacher.cache) == set(KEYS), "what does not change is kept"
         writers[0].mset(dict.fromkeys(KEYS, b"last"))
         for cacher in cachers:
-            wait_until(lambda cacher=cacher: cacher.is_true(truth) and not cacher.cache, 5, "the new values to be told")
+            cacher.becomes_true(truth)
+            assert not cacher.cache

@@ -18,8 +18,6 @@ from tests.integration.wire import Wire, command
 from tests.plane_host import PlaneHost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.harness import Servers
 
 KEYS = [f"{number}:key".encode() for number in range(40)]
@@ -36,10 +34,10 @@ def pair(module_servers: Servers) -> PlaneHost:
 
 
 @pytest.fixture
-def over_two(pair: PlaneHost) -> Iterator[PlaneHost]:
+def over_two(pair: PlaneHost) -> PlaneHost:
     with pair.client() as client:
         client.flushall()
-    yield pair
+    return pair
 
 
 @pytest.mark.parametrize(
@@ -52,7 +50,7 @@ def test_no_value_that_has_changed_is_kept(over_two: PlaneHost, options: str, be
         cachers = [stack.enter_context(Cacher(over_two.address, options, before_reads=before)) for _ in range(4)]
         clients = [stack.enter_context(over_two.client()) for _ in range(2)]
         clients += [stack.enter_context(over_two.client()) for _ in range(2)]
-        draw = random.Random(5)  # noqa: S311 - no secret
+        draw = random.Random(5)
         with Writers(clients, KEYS), ThreadPoolExecutor(len(cachers)) as threads:
             until = time.monotonic() + 2
 
@@ -64,14 +62,14 @@ def test_no_value_that_has_changed_is_kept(over_two: PlaneHost, options: str, be
             list(threads.map(follow, cachers))
         for cacher in cachers:
             assert cacher.reads > 2 * len(kept), "read again and again"
-            wait_until(lambda cacher=cacher: cacher.is_true(clients[0].get), 5, "nothing but the truth")
+            cacher.becomes_true(clients[0].get)
             cacher.read(kept)
             assert cacher.is_true(clients[0].get)
             assert set(cacher.cache) == set(kept), "what does not change is kept"
         with over_two.client() as writer:
             writer.mset(dict.fromkeys(KEYS, b"last"))
         for cacher in cachers:
-            wait_until(lambda cacher=cacher: cacher.is_true(clients[0].get), 5, "nothing but the truth")
+            cacher.becomes_true(clients[0].get)
             assert not cacher.cache
 
 
@@ -86,10 +84,10 @@ def test_changes_that_no_client_of_the_proxy_made(over_two: PlaneHost) -> None:
                 for key in KEYS[:10]:
                     if direct.exists(key):
                         direct.pexpire(key, 1)
-        wait_until(lambda: cacher.listen() or set(cacher.told) == set(KEYS[:10]), 10, "the expired ones")
+        wait_until(lambda: cacher.has_heard(*KEYS[:10]), 10, "the expired ones")
         assert set(cacher.cache) == set(KEYS[10:])
         client.flushall()
-        wait_until(lambda: cacher.listen() or None in cacher.told, 5, "everything")
+        wait_until(lambda: cacher.has_heard(None), 5, "everything")
         assert not cacher.cache
 
 
@@ -112,9 +110,8 @@ def test_redis_py_caches_through_the_proxy(over_two: PlaneHost, monkeypatch: pyt
         assert [caching.get(key) for key in KEYS * 5] == [b"1"] * len(KEYS) * 5
         assert gets() == before, "answered from the cache"
         for round_ in range(2, 6):
-            value = str(round_).encode()
-            writer.mset(dict.fromkeys(KEYS, value))
-            wait_until(lambda value=value: all(caching.get(key) == value for key in KEYS), 5, "the new values")
+            writer.mset(dict.fromkeys(KEYS, str(round_)))
+            wait_until(lambda: [caching.get(key) for key in KEYS] == writer.mget(KEYS), 5, "the new values")
 
 
 def speak_resp3(wire: Wire) -> None:
@@ -165,13 +162,15 @@ def test_whose_messages_nobody_takes_any_more_is_told(over_two: PlaneHost) -> No
                 reader.send(command("CLIENT", "TRACKING", "ON", "REDIRECT", str(number)) + command("GET", key))
                 assert reader.stream.readline() == b"+OK\r\n"
                 assert reader.stream.readline() == b"_\r\n"
-            wait_until(lambda number=number: not listed(writer, number), 5, "the other to be gone")
+            gone_from(writer, number)
             writer.set(key, 1)
             told = [reader.stream.readline().strip() for _ in range(4)]
             assert told == [b">2", b"$21", b"tracking-redir-broken", b":%d" % number]
-            redirects = f"redir={number}"
-            lines = wait_until(lambda redirects=redirects: listed(writer, None, redirects), 5, "its line")
-            assert "flags=tR " in lines[0]
+            assert "flags=tR " in listed(writer, None, f"redir={number}")[0]
+
+
+def gone_from(client: redis.Redis, number: int) -> None:
+    wait_until(lambda: not listed(client, number), 5, "a client to be gone")
 
 
 def listed(client: redis.Redis, number: int | None, having: str = "") -> list[str]:
@@ -214,4 +213,4 @@ def test_a_client_that_waits_for_entries_is_told_of_them(over_two: PlaneHost) ->
         found = cacher.ask(command("XREAD", "BLOCK", "5000", "STREAMS", "x", "0"), 1)
         assert found
         writer.xadd("x", {"f": 2}, id="2-1")
-        wait_until(lambda: cacher.listen() or cacher.told == [b"x"], 5, "the change")
+        wait_until(lambda: cacher.has_heard(b"x"), 5, "the change")
