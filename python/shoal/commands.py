@@ -158,8 +158,34 @@ whose request waits at a server, or is held because its shard has no master, `x`
 `multi`. Requests that a killed client has sent are executed or not, as when it breaks its connection.
 
 After **CLIENT REPLY OFF** errors are not sent either. **CLIENT SETINFO** is shown by LIST and INFO, and RESET keeps it.
-Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON, TRACKING,
+Clients share connections to the servers, so what would be about such a connection (NO-EVICT ON, NO-TOUCH ON,
 PAUSE, UNBLOCK) is refused. Deny `client kill` and `client list` where clients are not to see one another.
+
+## Client-side caching
+
+**CLIENT TRACKING** works over all shards of a pool: what this client has read and anybody changes, through whichever
+proxy or none, it is told of. RESP3 clients are told on their own connection, with REDIRECT also RESP2 clients that are
+subscribed; the ids are those of CLIENT ID, the other client may be on any worker of this proxy. OPTIN, OPTOUT, CLIENT
+CACHING and BCAST with PREFIX are as in Redis, and so are the errors. NOLOOP is refused: no server can tell whose write
+it was that came on a connection that clients share.
+
+- **Too much is told, never too little.** What changes while requests of the client are unanswered is told at once and
+  again behind their replies, so a cache that takes replies and messages in their order is right. Several keys may come
+  in one message, in every mode.
+- **Everything has changed** (a message with a null) when a shard gets another master, when the connection on which it
+  tells of changes is lost and when it is back, and when the ring changes, for every client of the pool that tracks.
+  What is read from such a shard in between is told to have changed right behind its reply. FLUSHALL is told once for
+  each shard.
+- CLIENT TRACKING ON is answered once every shard that has a server tells of its changes, or with an error after
+  `hold.timeout`. The servers must be Redis 6 or newer, and let the proxy's user call CLIENT TRACKING.
+- It is for the keys that a request names; a script that reads others has them not remembered.
+- What it costs: while a pool has clients that track, each worker that has some keeps one connection to each shard, on
+  which that sends every key that is written, once (`CLIENT TRACKING ON BCAST`). Reads cost the servers nothing more.
+  1,000,000 keys of the process are remembered; beyond that, one is told to have changed for each that is new. A client
+  with more than 1 MiB unread is told no keys, but, once it has read, that everything has changed.
+- A connection that died without a word is noticed within 3 s.
+- redis-py's own cache (`cache_config`) asks for a server that says it is Redis 7.4; the proxy says 7.0.0, as which it
+  is safe with any server. Set `redis.connection.CacheProxyConnection.MIN_ALLOWED_VERSION = "7.0.0"` before connecting.
 
 ## Publish and subscribe
 

@@ -226,6 +226,16 @@ def test_a_transaction_and_what_is_read_while_keys_are_watched_are_the_masters(s
         assert scene.who(wire) == "replica0"
 
 
+def test_what_is_read_to_be_cached_is_the_masters(scene: Scene) -> None:
+    with scene.wire() as wire:
+        assert wire.call("HELLO", "3")
+        assert scene.who(wire) == "replica0"
+        assert wire.call("CLIENT", "TRACKING", "ON") == "OK"
+        assert scene.who(wire) == "master"
+        assert wire.call("CLIENT", "TRACKING", "OFF") == "OK"
+        assert scene.who(wire) == "replica0"
+
+
 def test_replies_come_in_the_order_of_the_requests(scene: Scene) -> None:
     with scene.wire() as wire:
         wire.send((command("GET", WHO) + command("HSCAN", "none", "0") + command("PING")) * 50)

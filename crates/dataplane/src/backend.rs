@@ -50,6 +50,8 @@ pub(crate) enum Pin {
     Blocked,
     /// That of this client, which is subscribed on it.
     Subscriber(Handle),
+    /// That of the worker, which is told on it what changes.
+    Witness,
     /// The next client's.
     Nobody,
 }

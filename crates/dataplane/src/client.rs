@@ -15,6 +15,7 @@ use crate::recent::Recent;
 use crate::resp::RequestScan;
 use crate::snapshot::Nanos;
 use crate::subscriptions::Subscriptions;
+use crate::tracking::Tracking;
 use crate::transaction::{Transaction, Watch};
 use crate::writes::Writes;
 
@@ -106,6 +107,8 @@ pub(crate) struct Client {
     pub(crate) read_elsewhere: Option<u32>,
     /// There only while it is subscribed to something, or about to be.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
+    /// There only if it tracks, or has, or is told in the place of one that does.
+    pub(crate) tracking: Option<Box<Tracking>>,
 }
 
 impl Client {
@@ -149,6 +152,7 @@ impl Client {
             recent: None,
             read_elsewhere: None,
             subscriptions: None,
+            tracking: None,
         }
     }
 

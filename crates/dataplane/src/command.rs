@@ -168,6 +168,7 @@ pub enum LocalCommand {
 /// A subcommand of CLIENT that the proxy answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCommand {
+    Caching,
     Capa,
     GetName,
     GetRedir,
@@ -181,6 +182,7 @@ pub enum ClientCommand {
     Reply,
     SetInfo,
     SetName,
+    Tracking,
     TrackingInfo,
 }
 

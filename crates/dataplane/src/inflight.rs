@@ -54,7 +54,7 @@ impl Slots {
         sequence
     }
 
-    /// The number of the newest request.
+    /// The number of the newest request, also if that is answered.
     pub(crate) fn last(&self) -> u32 {
         let next = self.first.wrapping_add(self.queue.len() as u32);
         next.wrapping_sub(1)

@@ -38,6 +38,7 @@ pub mod snapshot;
 mod socket;
 mod stats;
 mod subscriptions;
+mod tracking;
 mod transaction;
 mod worker;
 mod writes;

@@ -1,7 +1,7 @@
 //! What subscribers are told: messages, confirmations, and how the two protocols write them.
 //!
 //! A push is the same in RESP2 and RESP3 but for its first byte, so it is passed on as it came. Called by
-//! `subscriptions` and `worker/pubsub`.
+//! `subscriptions`, `tracking` and `worker/pubsub`.
 
 use crate::command::Topic;
 use crate::lane::Protocol;
@@ -49,7 +49,7 @@ pub(crate) fn hear(frame: &[u8]) -> Heard<'_> {
 }
 
 /// The string at the start of `frame`, and what is behind it.
-fn bulk(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn bulk(frame: &[u8]) -> Option<(&[u8], &[u8])> {
     match resp::reply_kind(frame) {
         ReplyKind::Bulk { len, body } => {
             Some((frame.get(body..body + len)?, frame.get(body + len + 2..)?))

@@ -6,7 +6,8 @@
 //!
 //! The parts: `accept` takes clients, `requests` reads them, `dispatch` routes, `every` what concerns all
 //! shards, `scan` what goes from one to the next, `scripts` EVALSHA, `local` answers what needs no shard
-//! and `client_command` CLIENT, for which `muster` asks the other workers, `transaction` queues what stands
+//! and `client_command` CLIENT, for which `muster` asks the other workers, `tracking` what clients keep in
+//! caches of theirs, of which `witnesses` hear and `changes` tells, `transaction` queues what stands
 //! between MULTI and EXEC, `pinned` has the connections that a client has to itself, to watch keys
 //! (`watches`), to block (`blocking`), to ask what is replicated (`waits`) or to subscribe (`pubsub`, on
 //! `ears`), `replies` reads backends and `refusals` judges what they refuse, `losses` what is lost, `hold`
@@ -15,6 +16,7 @@
 
 mod accept;
 mod blocking;
+mod changes;
 mod client_command;
 mod dispatch;
 mod ears;
@@ -36,9 +38,11 @@ mod requests;
 mod scan;
 mod scripts;
 mod shard;
+mod tracking;
 mod transaction;
 mod waits;
 mod watches;
+mod witnesses;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -55,6 +59,7 @@ use crate::reactor::{Events, Handle, ID_MASK, Reactor, Ready, Token, Waker};
 use crate::resp::Span;
 use crate::snapshot::{Nanos, Snapshot};
 use crate::stats::{PoolCounters, WorkerStats};
+use crate::tracking::{Change, Target, Tracker};
 use muster::Muster;
 use shard::Shard;
 #[cfg(any(test, fuzzing))]
@@ -84,8 +89,21 @@ pub(crate) struct News {
     /// With the pool's id.
     listeners: Vec<(usize, OwnedFd)>,
     musters: Vec<Arc<Muster>>,
+    notes: Vec<Note>,
     /// The worker has ended.
     closed: bool,
+}
+
+/// What one worker lets another one know of clients that track.
+pub(crate) enum Note {
+    /// Something has changed for `reader` of that worker; a client of this one is told.
+    Changed {
+        target: Target,
+        reader: (usize, Handle),
+        change: Change,
+    },
+    /// There is no such client any more.
+    Broken { reader: Handle, target: Target },
 }
 
 impl Mailbox {
@@ -120,6 +138,18 @@ impl Mailbox {
         self.has_next.store(true, Ordering::Release);
         self.waker.wake();
         true
+    }
+
+    /// Lets the worker know; nothing comes of it if that has ended.
+    fn note(&self, note: Note) {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.closed {
+            return;
+        }
+        next.notes.push(note);
+        drop(next);
+        self.has_next.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Takes no more questions; those that are left are returned.
@@ -163,6 +193,8 @@ struct PoolState {
     counters: Arc<PoolCounters>,
     held_bytes: usize,
     listener: Option<OwnedFd>,
+    /// While it has clients that track.
+    tracker: Option<Box<Tracker>>,
 }
 
 /// The worker's clocks, read once a round.
@@ -339,6 +371,7 @@ impl Worker {
         self.tend_stalled();
         self.tend_replicas();
         self.tend_subscribers();
+        self.tend_trackers();
         for shard in 0..self.shards.len() {
             self.open_due_lanes(shard);
             self.shards[shard].leased = self.lease_holds(shard);
@@ -377,6 +410,7 @@ impl Worker {
         let busy = self.accept_again.is_some()
             || self.unpublished
             || !self.tending.is_empty()
+            || self.has_unarmed_witness()
             || self.draining
             || self
                 .backends

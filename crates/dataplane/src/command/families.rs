@@ -16,8 +16,6 @@ const SECOND: Keys = range(2, 2, 1);
 
 const NO_WHOLE: &str = "the answers of several shards make no whole: ask one server";
 const RUNNING: &str = "it stops what one server runs: connect to that server";
-const TRACKS: &str = "a server tells of changed keys on a connection of one client, and connections \
-                      are shared; a later release brings it";
 const PAUSES: &str =
     "clients are not paused on demand: a switchover holds their requests by itself";
 const DEBUGS: &str = "it needs a connection of its own to one server";
@@ -41,7 +39,7 @@ pub(super) static ACL: &[Command] = &[
 
 /// About connections of clients to the proxy; those to the servers are shared.
 pub(super) static CLIENT: &[Command] = &[
-    refused(sub("client|caching", 3), TRACKS),
+    client("client|caching", 3, ClientCommand::Caching),
     client("client|capa", -3, ClientCommand::Capa),
     client("client|getname", 2, ClientCommand::GetName),
     client("client|getredir", 2, ClientCommand::GetRedir),
@@ -57,7 +55,7 @@ pub(super) static CLIENT: &[Command] = &[
     client("client|reply", 3, ClientCommand::Reply),
     client("client|setinfo", 4, ClientCommand::SetInfo),
     client("client|setname", 3, ClientCommand::SetName),
-    refused(sub("client|tracking", -3), TRACKS),
+    client("client|tracking", -3, ClientCommand::Tracking),
     client("client|trackinginfo", 2, ClientCommand::TrackingInfo),
     refused(sub("client|unblock", -3), UNBLOCKS),
     refused(sub("client|unpause", 2), PAUSES),

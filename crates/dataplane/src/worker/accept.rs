@@ -127,6 +127,9 @@ impl Worker {
             self.close_ears(subscriptions);
         }
         let pool = usize::from(client.pool);
+        if client.tracking.is_some() {
+            self.forget_tracker(pool, handle);
+        }
         let state = &mut self.pools[pool];
         if let Gate::Parked { bytes, .. } = client.gate {
             state.held_bytes = state.held_bytes.saturating_sub(bytes);

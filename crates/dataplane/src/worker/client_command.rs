@@ -17,16 +17,19 @@ use crate::lane::Protocol;
 use crate::reactor::Handle;
 use crate::snapshot::NANOS_A_MILLI;
 use crate::socket;
+use crate::tracking::Tracking;
 
 const SHARED: &[u8] = b"-ERR clients share a connection to the shard: not supported by Shoal\r\n";
 const NANOS_A_SECOND: u64 = 1000 * NANOS_A_MILLI;
 
 const HELP: &[&str] = &[
     "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "CACHING (YES|NO)",
+    "    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
     "CAPA <option> [options...]",
     "    The client claims capabilities; none of them changes anything here.",
     "GETREDIR",
-    "    Return the client ID that tracking redirects to: none.",
+    "    Return the client ID we are redirecting to when tracking is enabled.",
     "GETNAME",
     "    Return the name of the current connection.",
     "ID",
@@ -55,8 +58,11 @@ const HELP: &[&str] = &[
     "    Assign the name <name> to the current connection.",
     "SETINFO (LIB-NAME|LIB-VER) <value>",
     "    Say which client library this is.",
+    "TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+    "         [OPTIN] [OPTOUT]",
+    "    Be told when keys change; NOLOOP is refused: clients share connections to the servers.",
     "TRACKINGINFO",
-    "    Report tracking status for the current connection: off.",
+    "    Report tracking status for the current connection.",
     "HELP",
     "    Print this help.",
 ];
@@ -73,13 +79,14 @@ impl Worker {
         };
         let protocol = client.lane.protocol;
         let reply = match command {
+            ClientCommand::Caching => self.caching(handle, request.arg(2)).to_vec(),
             ClientCommand::Capa => OK.to_vec(),
             ClientCommand::GetName => match (&client.name, protocol) {
                 (Some(name), _) => bulk(name),
                 (None, Protocol::Resp2) => b"$-1\r\n".to_vec(),
                 (None, Protocol::Resp3) => b"_\r\n".to_vec(),
             },
-            ClientCommand::GetRedir => b":-1\r\n".to_vec(),
+            ClientCommand::GetRedir => format!(":{}\r\n", redirects_to(client)).into_bytes(),
             ClientCommand::Help => help(),
             ClientCommand::Id => format!(":{}\r\n", client.number).into_bytes(),
             ClientCommand::Info => {
@@ -98,7 +105,11 @@ impl Worker {
             ClientCommand::Reply => return self.reply_mode(handle, request),
             ClientCommand::SetInfo => set_info(client, request),
             ClientCommand::SetName => set_name(client, request.arg(2)).to_vec(),
-            ClientCommand::TrackingInfo => tracking_info(protocol),
+            ClientCommand::Tracking => return self.tracking(handle, request),
+            ClientCommand::TrackingInfo => match &client.tracking {
+                Some(tracking) => tracking.info(protocol),
+                None => Tracking::default().info(protocol),
+            },
         };
         self.answer(handle, &reply)
     }
@@ -174,7 +185,7 @@ impl Worker {
         Some(format!(
             "id={} addr={address} laddr={local} fd={} name={} age={} idle={} flags={} db={} {subscribed} \
              multi={queued} qbuf={input} qbuf-free={} argv-mem=0 multi-mem={queued_bytes} rbs=0 rbp=0 obl={output} \
-             oll={} omem={output} tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}\n",
+             oll={} omem={output} tot-mem={} events={} cmd={} user=default redir={} resp={} lib-name={} lib-ver={}\n",
             client.number,
             client.socket.as_raw_fd(),
             name(&client.name),
@@ -187,6 +198,7 @@ impl Worker {
             size_of::<Client>() + input + output + queued_bytes,
             if output > 0 { "rw" } else { "r" },
             client.last.map_or("NULL", |command| command.name),
+            redirects_to(client),
             match client.lane.protocol {
                 Protocol::Resp2 => 2,
                 Protocol::Resp3 => 3,
@@ -199,10 +211,14 @@ impl Worker {
     /// `b`: it waits at a server, or is held as one that does.
     fn flags(&self, client: &Client) -> String {
         let unix = matches!(self.listens_at(client), Some(Endpoint::Unix(_)));
+        let tracking = client.tracking.as_ref();
         let all = [
             (client.transaction.is_some(), 'x'),
             (client.is_held() || client.blocks(), 'b'),
             (client.subscriptions.is_some(), 'P'),
+            (tracking.is_some_and(|it| it.mode.is_some()), 't'),
+            (tracking.is_some_and(|it| it.broken), 'R'),
+            (tracking.is_some_and(|it| it.is_broadcast()), 'B'),
             (client.closing, 'c'),
             (unix, 'U'),
         ];
@@ -258,15 +274,9 @@ fn set_info(client: &mut Client, request: Request<'_>) -> Vec<u8> {
     OK.to_vec()
 }
 
-fn tracking_info(protocol: Protocol) -> Vec<u8> {
-    let (map, set) = match protocol {
-        Protocol::Resp2 => ("*6", "*1"),
-        Protocol::Resp3 => ("%3", "~1"),
-    };
-    format!(
-        "{map}\r\n$5\r\nflags\r\n{set}\r\n$3\r\noff\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n"
-    )
-    .into_bytes()
+/// The number of the client that is told in its place; 0 if it is told itself, -1 if it does not track.
+fn redirects_to(client: &Client) -> i64 {
+    client.tracking.as_ref().map_or(-1, |it| it.redirects_to())
 }
 
 /// A text for people: with RESP3 that is a type of its own.

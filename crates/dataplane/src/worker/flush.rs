@@ -160,6 +160,12 @@ impl Worker {
                 Err(_) => return self.client_lost(handle),
             }
         }
+        if client.tracking.is_some() {
+            self.tell_again(handle);
+        }
+        let Some(client) = self.client(handle) else {
+            return;
+        };
         if client.closing && client.idle() {
             return self.close_client(handle);
         }

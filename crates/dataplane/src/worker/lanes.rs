@@ -144,12 +144,11 @@ impl Worker {
         };
         backend.phase = Phase::Ready;
         let (shard, key) = (backend.shard, backend.lane);
-        let subscriber = match backend.pin {
-            Pin::Replica(id) => return self.replica_greeted(shard, id, key, handle),
-            Pin::Subscriber(client) => Some(client),
-            _ => None,
-        };
-        if backend.pin != Pin::Shared {
+        let pin = backend.pin;
+        if let Pin::Replica(id) = pin {
+            return self.replica_greeted(shard, id, key, handle);
+        }
+        if pin != Pin::Shared {
             self.shards[shard].pin_retry_ms = None;
         } else if let Some(lane) = self.shards[shard].lane_mut(key) {
             lane.state = LaneState::Ready(handle);
@@ -157,8 +156,10 @@ impl Worker {
         self.shards[shard].suspect = false;
         self.shards[shard].leased = self.lease_holds(shard);
         self.note_loss(shard, String::new());
-        if let Some(client) = subscriber {
-            self.ear_opened(handle, client);
+        match pin {
+            Pin::Subscriber(client) => self.ear_opened(handle, client),
+            Pin::Witness => self.witness_opened(handle),
+            _ => {}
         }
         self.release(shard);
     }
@@ -177,6 +178,7 @@ impl Worker {
         self.shards[shard].answered();
         self.shards[shard].pin_retry_ms = None;
         self.retry_ears(shard);
+        self.retry_witness(shard);
         self.shards[shard].suspect = false;
         let retry_ms = self.now.millis;
         for lane in &mut self.shards[shard].lanes {
@@ -208,6 +210,8 @@ impl Worker {
             if let Pin::Subscriber(client) = backend.pin {
                 subscribers.push(client);
                 idle.push(backend.handle);
+            } else if backend.pin == Pin::Witness {
+                idle.push(backend.handle);
             } else if open && backend.has_inflight() {
                 backend.phase = Phase::Ending;
                 backend.since_ms = millis;
@@ -220,12 +224,16 @@ impl Worker {
             self.touch_backend(handle); // half a write is found out when it is to go on
         }
         for handle in idle {
-            self.backends.remove(handle.index as usize);
+            let backend = self.backends.remove(handle.index as usize);
+            if backend.pin == Pin::Witness {
+                self.witness_gone(&backend, None);
+            }
         }
         for client in subscribers {
             self.want_tending(client);
         }
         self.retry_ears(shard);
+        self.retry_witness(shard);
         for (lane, requests) in unwritten {
             for (pending, frame) in requests {
                 self.hold(shard, lane, pending, frame);

@@ -226,6 +226,7 @@ impl Worker {
     fn reset(&mut self, handle: Handle) -> Step {
         self.end_transaction(handle);
         self.unsubscribe_all(handle);
+        self.stop_tracking(handle);
         let needs_password = self.password(handle).is_some();
         if let Some(client) = self.client(handle) {
             client.unmute();

@@ -273,7 +273,7 @@ impl Worker {
             // waits for nothing in particular. Replicas are given up by `replicas`.
             let waits = matches!(
                 backend.pin,
-                Pin::Subscriber(_) | Pin::Blocked | Pin::Replica(_)
+                Pin::Subscriber(_) | Pin::Witness | Pin::Blocked | Pin::Replica(_)
             );
             if timeout == 0 || backend.stream.is_some() || waits {
                 continue;

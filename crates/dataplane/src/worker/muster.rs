@@ -1,4 +1,4 @@
-//! CLIENT LIST and CLIENT KILL: every worker looks through its own clients, the last one gives the answer back.
+//! CLIENT LIST and KILL, and whom CLIENT TRACKING is to tell: every worker looks through its own clients, the last one gives the answer back.
 //!
 //! ```text
 //!  client ──► worker 1 ──(muster)──► workers 2, 3 ──(each adds what it found)──► worker 1 ──► client
@@ -18,17 +18,20 @@ use crate::inflight::Slot;
 use crate::reactor::Handle;
 use crate::resp;
 use crate::snapshot::NANOS_A_MILLI;
+use crate::tracking::{Target, Wish};
 
 const NO_SUCH_CLIENT: &[u8] = b"-ERR No such client\r\n";
 
 /// What is done with the clients that are found.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Act {
     List,
     /// Counts them.
     Kill,
     /// The form with an address alone, which says whether there was any.
     KillAny,
+    /// Finds the one that is to be told in the place of who asks.
+    Aim(Wish),
 }
 
 /// What Redis calls the types of clients.
@@ -62,11 +65,24 @@ pub(crate) struct Muster {
     sequence: u32,
     /// Workers that have not looked yet.
     left: AtomicUsize,
-    /// By number, with the line if it is asked for.
-    found: Mutex<Vec<(u64, String)>>,
+    found: Mutex<Vec<Found>>,
+}
+
+/// A client that is meant.
+struct Found {
+    who: Target,
+    /// Its line, if that is asked for.
+    line: String,
 }
 
 impl Filter {
+    pub(super) fn from_number(number: u64) -> Self {
+        Self {
+            ids: Some(vec![number]),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn from_address(address: &[u8]) -> Self {
         Self {
             address: Some(address.to_vec()),
@@ -189,28 +205,32 @@ impl Worker {
         }
     }
 
-    fn mustered(&mut self, muster: &Muster) -> Vec<(u64, String)> {
-        let found: Vec<(u64, Handle)> = self
+    fn mustered(&mut self, muster: &Muster) -> Vec<Found> {
+        let found: Vec<Target> = self
             .clients
             .iter()
             .filter(|(_, client)| usize::from(client.pool) == muster.pool)
             .filter(|(_, client)| self.is_meant(client, &muster.filter))
-            .map(|(_, client)| (client.number, client.handle))
+            .map(|(_, client)| Target {
+                worker: self.number,
+                client: client.handle,
+                number: client.number,
+            })
             .collect();
-        let mut lines = Vec::with_capacity(found.len());
-        for (number, handle) in found {
+        let mut all = Vec::with_capacity(found.len());
+        for who in found {
+            let handle = who.client;
             let itself = (self.number, handle) == (muster.worker, muster.client);
+            let mut line = String::new();
             match muster.act {
-                Act::List => {
-                    lines.extend(self.client_line(handle).map(|line| (number, line)));
-                    continue;
-                }
+                Act::List => line = self.client_line(handle).unwrap_or_default(),
                 Act::Kill | Act::KillAny if !itself => self.client_gone(handle),
                 Act::Kill | Act::KillAny => {} // it is owed the answer
+                Act::Aim(_) => self.will_be_told(handle),
             }
-            lines.push((number, String::new()));
+            all.push(Found { who, line });
         }
-        lines
+        all
     }
 
     fn is_meant(&self, client: &Client, filter: &Filter) -> bool {
@@ -238,20 +258,24 @@ impl Worker {
     fn finish_muster(&mut self, muster: &Muster) {
         let found = muster.found.lock();
         let mut found = std::mem::take(&mut *found.unwrap_or_else(PoisonError::into_inner));
-        found.sort_unstable_by_key(|it| it.0);
+        found.sort_unstable_by_key(|it| it.who.number);
         let Some(client) = self.client(muster.client) else {
             return;
         };
-        let reply = match muster.act {
+        let reply = match &muster.act {
+            Act::Aim(wish) => {
+                let target = found.first().map(|it| it.who);
+                return self.aimed(muster.client, muster.sequence, wish, target);
+            }
             Act::List => {
-                let lines: String = found.iter().map(|it| it.1.as_str()).collect();
+                let lines: String = found.iter().map(|it| it.line.as_str()).collect();
                 text(client.lane.protocol, &lines)
             }
             Act::Kill => format!(":{}\r\n", found.len()).into_bytes(),
             Act::KillAny if found.is_empty() => NO_SUCH_CLIENT.to_vec(),
             Act::KillAny => OK.to_vec(),
         };
-        let itself = found.iter().any(|it| it.0 == client.number);
+        let itself = found.iter().any(|it| it.who.number == client.number);
         client.closing |= itself && muster.act != Act::List;
         client.deliver(muster.sequence, &reply);
         self.delivered(muster.client);

@@ -1,11 +1,12 @@
-//! Connections that one client has to itself: while it watches keys, while it blocks, and while it subscribes.
+//! Connections that one client has to itself: while it watches keys, while it blocks, and while it subscribes;
+//! and those on which a worker is told what changes.
 //!
 //! ```text
 //!  opened ──► a client's ──► leaving: its last request is sent ──(last reply)──► spare ──► a client's …
 //! ```
 //! They are opened when a client needs one and kept for the next; their number is bounded. On one that is
 //! being opened for a shard without a master the client waits as it does for the one that all share. What
-//! is to be done about what was on one when it was lost is said by `watches`, `blocking` and `pubsub`.
+//! is to be done about what was on one when it was lost is said by `watches`, `blocking`, `pubsub` and `witnesses`.
 //! Called by these, and by what loses connections.
 
 use std::os::fd::OwnedFd;
@@ -139,9 +140,9 @@ impl Worker {
 
     /// Why no further connection may be opened; a spare one elsewhere makes room for it.
     fn too_many_pinned(&mut self, pin: Pin) -> Option<String> {
-        let subscribes = |pin: Pin| matches!(pin, Pin::Subscriber(_));
+        let subscribes = |pin: Pin| matches!(pin, Pin::Subscriber(_) | Pin::Witness);
         let (most, who) = if subscribes(pin) {
-            (MOST_EARS, "subscribe")
+            (MOST_EARS, "subscribe or track")
         } else {
             (MOST_PINNED, "watch keys or block")
         };
@@ -245,6 +246,9 @@ impl Worker {
     pub(super) fn lose_pinned(&mut self, backend: Backend, loss: &Loss) {
         if let Pin::Subscriber(client) = backend.pin {
             return self.lose_ear(&backend, client, loss);
+        }
+        if backend.pin == Pin::Witness {
+            return self.lose_witness(&backend, loss);
         }
         let (shard, lane) = (backend.shard, backend.lane);
         let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{PoolState, Worker, boot_nanos};
+use super::{Note, PoolState, Worker, boot_nanos};
 use crate::reactor::Handle;
 use crate::recent::Recent;
 use crate::snapshot::Snapshot;
@@ -57,6 +57,16 @@ impl Worker {
         for muster in &news.musters {
             self.answer_muster(muster);
         }
+        for note in news.notes {
+            match note {
+                Note::Changed {
+                    target,
+                    reader,
+                    change,
+                } => self.told_for(target, reader, &change),
+                Note::Broken { reader, target } => self.redirection_broken(reader, target),
+            }
+        }
         self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
 
@@ -76,6 +86,7 @@ impl Worker {
                 counters: pool.face.counters[self.number].clone(),
                 held_bytes: 0,
                 listener: None,
+                tracker: None,
             });
         }
         self.any_ejector = false;

@@ -94,8 +94,10 @@ impl Worker {
         let max_lag = self.snapshot.pool_of(shard).config.max_lag?.as_nanos() as Nanos;
         let client = self.client(handle)?;
         let own = |recent: &mut Box<Recent>| !recent.is_everywhere(shard, now, max_lag);
-        // What is read while keys are watched must be as new as they are.
-        if client.held > 0 || client.watch.is_some() || client.recent.as_mut().is_none_or(own) {
+        // What is read while keys are watched must be as new as they are, and what is cached as new as the word
+        // that it has changed, which is the master's.
+        let compares = client.watch.is_some() || client.tracking.is_some();
+        if client.held > 0 || compares || client.recent.as_mut().is_none_or(own) {
             return None;
         }
         let (lane, number) = (client.lane, client.number);

@@ -163,9 +163,12 @@ impl Worker {
         }
         // From here on only lengths count; and if it is not passed on, the scan starts again.
         backend.scan = ReplyScan::default();
-        // A message must not come into the midst of a reply: who subscribes gets it whole.
-        self.client(client)
-            .is_some_and(|client| client.slots.is_head(sequence) && client.subscriptions.is_none())
+        // A message must not come into the midst of a reply: who may be sent one gets it whole.
+        self.client(client).is_some_and(|client| {
+            client.slots.is_head(sequence)
+                && client.subscriptions.is_none()
+                && client.tracking.is_none()
+        })
     }
 
     /// Passes a piece of a long reply to the client at whose head it is.
@@ -205,13 +208,15 @@ impl Worker {
         let Some(backend) = self.backend(handle) else {
             return;
         };
-        if let Pin::Subscriber(client) = backend.pin
-            && backend.phase == Phase::Ready
-        {
-            return self.heard(handle, client, reply);
+        if backend.phase == Phase::Ready {
+            match backend.pin {
+                Pin::Subscriber(client) => return self.heard(handle, client, reply),
+                Pin::Witness => return self.witnessed(handle, reply),
+                _ => {}
+            }
         }
         if reply[0] == b'>' {
-            // Nothing else subscribes or tracks: no client waits for a push.
+            // Nothing else subscribes or tells of changes: no client waits for a push.
             return;
         }
         let (shard, backend_pin) = (backend.shard, backend.pin);

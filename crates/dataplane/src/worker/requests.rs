@@ -251,6 +251,7 @@ impl Worker {
             }
         };
         client.scan = RequestScan::default();
+        let tracks = client.tracking.is_some();
         if args.is_empty() {
             return Some(len);
         }
@@ -258,7 +259,12 @@ impl Worker {
             frame: &bytes[..len],
             args,
         };
-        (self.dispatch(handle, request) == Step::Taken).then_some(len)
+        let step = if tracks {
+            self.dispatch_tracked(handle, request)
+        } else {
+            self.dispatch(handle, request)
+        };
+        (step == Step::Taken).then_some(len)
     }
 
     /// A request typed by hand: made a frame like any other.
@@ -279,6 +285,7 @@ impl Worker {
             }
         };
         client.scan = RequestScan::default();
+        let tracks = client.tracking.is_some();
         if words.is_empty() {
             return Some(len);
         }
@@ -294,7 +301,12 @@ impl Worker {
             frame: &frame,
             args,
         };
-        (self.dispatch(handle, request) == Step::Taken).then_some(len)
+        let step = if tracks {
+            self.dispatch_tracked(handle, request)
+        } else {
+            self.dispatch(handle, request)
+        };
+        (step == Step::Taken).then_some(len)
     }
 
     fn gate_open(&mut self, handle: Handle) -> bool {
