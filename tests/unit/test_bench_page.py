@@ -17,7 +17,7 @@ SERIES = Series(
 
 
 def test_the_page_shows_verdicts_samples_and_the_machine_and_loads_nothing() -> None:
-    results = Results({"kernel": "6.1 <test>"}, {"nutcracker": "0.5.0"}, None, [SERIES])
+    results = Results({"kernel": "6.1 <test>"}, {"nutcracker": "0.5.0"}, 0, [SERIES])
     text = page(results, list(judge([SERIES])), {"burst": "a burst"})
     assert "<td>met</td>" in text
     assert "6.1 &lt;test&gt;" in text

@@ -31,6 +31,7 @@ class Figure(NamedTuple):
 
 FIGURES: Mapping[str, Figure] = {
     "requests_per_second": Figure("throughput", "requests/s", more_is_better=True),
+    "steady_per_second": Figure("throughput before the failover", "requests/s", more_is_better=True),
     "p50_ms": Figure("latency, p50", "ms"),
     "p99_ms": Figure("latency, p99", "ms"),
     "p999_ms": Figure("latency, p99.9", "ms"),

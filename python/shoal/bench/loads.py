@@ -34,6 +34,8 @@ class Load:
     size: int = VALUE
     keys: int = KEYS
     requests: int = 60_000
+    keep_alive: bool = True
+    """Whether a connection serves more than one request."""
 
     def __str__(self) -> str:
         words = [self.command, f"{self.clients} clients"]
@@ -41,6 +43,8 @@ class Load:
             words.append(f"-P {self.pipeline}")
         if self.size != VALUE:
             words.append(f"{self.size // MIB} MiB" if self.size >= MIB else f"{self.size // KIB} KiB")
+        if not self.keep_alive:
+            words.append("a connection for each request")
         return ", ".join(words)
 
 
@@ -57,6 +61,9 @@ LOADS: Mapping[str, Load] = {
     "set-64k": Load("SET", size=64 * KIB, keys=500, requests=15_000),
     "get-1m": Load("GET", size=MIB, keys=50, requests=1_000),
     "set-1m": Load("SET", size=MIB, keys=50, requests=1_000),
+    "get-1m-10": Load("GET", clients=10, size=MIB, keys=50, requests=1_000),
+    "set-1m-10": Load("SET", clients=10, size=MIB, keys=50, requests=1_000),
+    "connects": Load("GET", requests=10_000, keep_alive=False),
 }
 """By the name of their row, each about a second long on two cores."""
 
@@ -70,6 +77,8 @@ def arguments(load: Load, port: int, requests: int) -> list[str]:
     """redis-benchmark's arguments; only its own -t makes SET's values of a size, and only a command of ours an MGET."""
     options = ["-p", str(port), "-n", str(requests), "-c", str(load.clients), "-P", str(load.pipeline)]
     options += ["-r", str(load.keys), "-d", str(load.size), "--precision", "3"]
+    if not load.keep_alive:
+        options += ["-k", "0"]
     if load.command.startswith("MGET"):
         return [*options, "MGET", *["key:__rand_int__"] * 10]
     return [*options, "-t", load.command.lower()]

@@ -1,6 +1,6 @@
 """The order of a whole run: who comes when, how often, and what is kept of it.
 
-    for each stage (so many shards):  start everybody, check their answers
+    for each setting (so many shards):  start everybody, check their answers
       for each row:  load its values
         for each mode:  warm up A B C, then the rounds  A B C | C B A | A B C | ...
 
@@ -10,7 +10,7 @@ machine meets all alike; the warm-up is not among the samples. Called by `shoal 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
@@ -46,7 +46,8 @@ class Plan:
     rounds: int
     close_rounds: int
     """For a row with a goal that is close to its floor."""
-    workers: int | None = None
+    workers: int = 0
+    """Of Shoal in every setting that does not say how many; 0 is as many as it takes by itself."""
 
     def rounds_of(self, row: Row, mode: Mode) -> int:
         if row.rounds is not None:
@@ -61,7 +62,7 @@ class Plan:
         """How many samples and warm-ups there will be."""
         total = 0
         for row in self.rows:
-            subjects = len(self.peers) + (1 if row.needs_proxy else 2)
+            subjects = 1 + (len(self.peers) if row.beside_peers else 0) + (not row.needs_proxy)
             rounds = sum(self.rounds_of(row, mode) + (row.warm_up is not None) for mode in self.modes_of(row))
             total += subjects * rounds
         return total
@@ -73,7 +74,7 @@ class Results:
 
     machine: Mapping[str, object]
     versions: Mapping[str, str]
-    workers: int | None
+    workers: int
     series: Sequence[Series]
 
 
@@ -81,9 +82,11 @@ def run(plan: Plan, audience: Audience) -> Results:
     """Measure it all; nothing that was started for it runs when this returns or raises."""
     described = machine.describe()
     series: list[Series] = []
-    for shards, rows in groupby(sorted(plan.rows, key=attrgetter("shards")), key=attrgetter("shards")):
-        audience.begin(f"starting {shards} shards")
-        with Stage(plan.peers, shards=shards, workers=plan.workers) as stage:
+    by_setting = attrgetter("setting", "beside_peers")
+    for (setting, beside_peers), rows in groupby(sorted(plan.rows, key=by_setting), key=by_setting):
+        audience.begin(f"starting {setting.shards} shards")
+        peers = plan.peers if beside_peers else ()
+        with Stage(peers, replace(setting, workers=setting.workers or plan.workers)) as stage:
             _check(stage, plan, audience)
             for row in rows:
                 series += _measure(stage, row, plan, audience)

@@ -11,6 +11,7 @@ import os
 import resource
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -29,22 +30,30 @@ if TYPE_CHECKING:
     from shoal.bench.peers import Peer
     from shoal.bench.subjects import Subject
 
-SHARDS = 2
 SERVERS = {"save": "", "appendonly": "no"}
 BATCH_BYTES = 1 << 20
 BATCH_KEYS = 200
 
 
-class Stage:
-    """Servers and subjects of one run. Use it as a context manager."""
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What a cluster to measure over looks like; `workers` 0 is as many as the proxy takes by itself."""
 
-    def __init__(self, peers: Sequence[Peer], *, shards: int = SHARDS, workers: int | None = None) -> None:
+    shards: int = 2
+    replicas: int = 0
+    workers: int = 0
+
+
+class Stage:
+    """Servers and subjects of one setting. Use it as a context manager."""
+
+    def __init__(self, peers: Sequence[Peer], setting: Setting) -> None:
         self._peers = peers
         self._end = contextlib.ExitStack()
         self._cores = sorted(os.sched_getaffinity(0))
         self._loaded: tuple[int, int] | None = None
-        proxy = {} if workers is None else {"workers": workers}
-        self.cluster = Cluster(shards=shards, replicas=0, redis=SERVERS, proxy={"nodes": 1, **proxy})
+        proxy = {"nodes": 1, "workers": setting.workers} if setting.workers else {"nodes": 1}
+        self.cluster = Cluster(setting.shards, setting.replicas, redis=SERVERS, proxy=proxy)
         self.subjects: list[Subject] = []
 
     def __enter__(self) -> Self:

@@ -72,8 +72,8 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     ] = None,
     mode: Annotated[str | None, typer.Option("--mode", metavar="MODE", help="Only pinned, or only unpinned.")] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", min=1, help="Shoal's workers, by default as many as usual.")
-    ] = None,
+        int, typer.Option("--workers", metavar="N", min=0, help="Shoal's workers, by default as many as usual.")
+    ] = 0,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where results.json and index.html go.")
     ] = RESULTS,
