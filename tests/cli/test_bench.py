@@ -31,6 +31,12 @@ def test_what_cannot_be_measured_is_refused(
     assert not list(Path().iterdir())
 
 
+def test_the_rows_are_named(shoal: Shoal) -> None:
+    lines = shoal("bench", "--list").splitlines()
+    assert lines[:2] == ["exit 0", "--- stdout"]
+    assert "burst          a burst of 200 x 20 GETs of 64 KiB" in lines
+
+
 def test_a_peer_asked_for_by_name_must_be_there(shoal: Shoal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shoal.bench.peers.Peer.find", lambda _: None)
     transcript = shoal("bench", "--peer", "envoy")

@@ -77,6 +77,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where results.json and index.html go.")
     ] = RESULTS,
+    show_list: Annotated[bool, typer.Option("--list", help="Only name the rows.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Measure the proxy beside others, over the same servers, and judge it by its goals. Wants an idle machine."""
@@ -87,6 +88,10 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     if quick and full:
         raise typer.BadParameter("--quick and --full exclude each other")
     printer = Printer()
+    if show_list:
+        for line in table([(row.name, row.title) for row in all_rows(1.0).values()]):
+            printer.data(line)
+        return 0
     rows = _rows(all_rows(QUICK_SCALE if quick else 1.0), only, quick=quick)
     most = rounds or ROUNDS
     close = CLOSE_ROUNDS if full and rounds is None else most
