@@ -80,6 +80,7 @@ def test_a_small_run_measures_what_its_document_says(bench: subprocess.Popen[str
         assert 0.05 < sample["proxy_us"] < 200
         assert sample["p50_ms"] <= sample["p99_ms"] <= sample["p999_ms"]
         assert 1 < sample["rss_mb"] <= sample["high_water_mb"]
+    assert all(0 < sample["workers_us"] < sample["proxy_us"] for sample in load["samples"]["shoal"])
     assert "proxy_us" not in load["samples"]["direct"][0]
     assert set(idle["samples"]) == {"shoal", "nutcracker"}
     assert all(sample["asked_kib"] > 0 for sample in idle["samples"]["shoal"])

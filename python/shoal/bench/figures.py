@@ -36,6 +36,7 @@ FIGURES: Mapping[str, Figure] = {
     "p99_ms": Figure("latency, p99", "ms"),
     "p999_ms": Figure("latency, p99.9", "ms"),
     "proxy_us": Figure("CPU of the proxy", "us/request"),
+    "workers_us": Figure("of that, its workers", "us/request"),
     "servers_us": Figure("CPU of the servers", "us/request"),
     "load_us": Figure("CPU of the load generator", "us/request"),
     "sleeps": Figure("times the proxy slept", "/1000 requests"),

@@ -47,9 +47,16 @@ def usage(pids: Iterable[int]) -> Usage:
     return sum((_usage(pid) for pid in pids), Usage())
 
 
-def _usage(pid: int) -> Usage:
+def usage_of_threads(pid: int, prefix: str) -> Usage:
+    """The same of those threads of a process whose names begin so."""
+    return _usage(pid, prefix)
+
+
+def _usage(pid: int, prefix: str = "") -> Usage:
     nanoseconds = sleeps = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
+        if not (task / "comm").read_text().startswith(prefix):
+            continue
         nanoseconds += int((task / "schedstat").read_text().split()[0])
         sleeps += _field(task / "status", "voluntary_ctxt_switches")
     return Usage(nanoseconds, sleeps)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from shoal.bench.subjects import Subject
 
 PROGRAM = "redis-benchmark"
+WORKER = "shoal-worker"
+"""How the names of threads begin that serve requests and do nothing else."""
 MICROSECOND = 1000  # nanoseconds
 
 
@@ -40,6 +42,7 @@ def measure(stage: Stage, subject: Subject, *, load: Load, requests: int) -> Sam
     proxies = [] if subject.pid is None else [subject.pid]
     for pid in proxies:
         meter.forget_most(pid)
+    workers_before = [meter.usage_of_threads(pid, WORKER) for pid in proxies]
     before, servers_before, load_before = meter.usage(proxies), meter.usage(stage.server_pids), _children_seconds()
     report = send(load, subject.port, requests)
     proxy, servers = meter.usage(proxies) - before, meter.usage(stage.server_pids) - servers_before
@@ -48,7 +51,10 @@ def measure(stage: Stage, subject: Subject, *, load: Load, requests: int) -> Sam
         "servers_us": servers.nanoseconds / MICROSECOND / requests,
         "load_us": (_children_seconds() - load_before) * 1e6 / requests,
     }
-    for pid in proxies:
+    for pid, started in zip(proxies, workers_before, strict=True):
+        workers = (meter.usage_of_threads(pid, WORKER) - started).nanoseconds / MICROSECOND / requests
+        if workers:
+            sample["workers_us"] = workers
         sample["proxy_us"] = proxy.nanoseconds / MICROSECOND / requests
         sample["sleeps"] = proxy.sleeps * 1000 / requests
         sample["rss_mb"], sample["high_water_mb"] = (size / meter.MB for size in meter.memory(pid))
