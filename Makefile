@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 VENV ?= .venv
 PYTEST_OPTIONS ?=
+BENCH ?=
 BIN := $(VENV)/bin
 MARK := $(VENV)/.done
 CRATE_SOURCES := Cargo.toml Cargo.lock $(shell find crates -name '*.rs' -path '*/src/*' -o -name Cargo.toml)
@@ -87,8 +88,8 @@ format: setup ## let ruff and rustfmt write the layout
 # ---------------------------------------------------------------------------------------------------------- others
 
 .PHONY: bench
-bench: setup packages ## proxy against Twemproxy, side by side: minutes, and an otherwise idle machine
-	$(BIN)/python -m bench.throughput --json bench/results/throughput.json
+bench: setup packages ## the proxy beside Twemproxy and others, judged by its goals (BENCH="--quick": three minutes)
+	$(BIN)/shoal bench --output bench/results $(BENCH)
 
 FUZZ ?= requests replies keys merge exec
 FUZZ_SECONDS ?= 300

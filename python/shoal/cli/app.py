@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import check, demo, diff, down, import_, init, key, proxy, reload, status, up
+from shoal.cli import bench, check, demo, diff, down, import_, init, key, proxy, reload, status, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "proxy": proxy.command,
     "reload": reload.command,
     "demo": demo.command,
+    "bench": bench.command,
 }
 
 BAD_INPUT = 2
