@@ -1,32 +1,44 @@
 // BullMQ: jobs with results, a delayed one, one that fails twice, a flow. Arguments: PORT [PREFIX].
 //
-// Prints "done", or how a server refused.
+// Prints "done", or how a server refused, and does it again for each line that it reads.
 
 'use strict';
 
 const assert = require('node:assert/strict');
+const { createInterface } = require('node:readline');
 const { FlowProducer, Queue, QueueEvents, Worker } = require('bullmq');
 
 const [port, prefix] = process.argv.slice(2);
 const options = { connection: { host: '127.0.0.1', port: Number(port), maxRetriesPerRequest: null }, prefix };
 const TIMEOUT = 30_000;
 
+const queue = new Queue('sums', options);
+const flows = new FlowProducer(options);
+const events = new QueueEvents('sums', options);
+queue.setMaxListeners(0); // one for each job that is waited for
+
 async function main() {
-  const queue = new Queue('sums', options);
-  const flows = new FlowProducer(options);
-  const events = new QueueEvents('sums', options);
   await events.waitUntilReady();
+  const worker = new Worker('sums', work, { ...options, concurrency: 4 });
+  const parts = [worker, events, flows, queue];
+  for (const part of parts) part.on('error', () => {}); // as its connection is lost; BullMQ connects again
+  await giveWork(1);
+  let rounds = 1;
+  for await (const _line of createInterface({ input: process.stdin })) await giveWork(++rounds);
+  await Promise.all(parts.map((part) => part.close()));
+}
+
+async function giveWork(round) {
   const jobs = await Promise.all(numbers(30).map((number) => queue.add('plus', { number })));
   jobs.push(await queue.add('plus', { number: 30 }, { delay: 1000 }));
   jobs.push(await queue.add('plus', { number: 31, failures: 2 }, { attempts: 3, backoff: 50 }));
   const children = numbers(5).map((number) => ({ name: 'plus', queueName: 'sums', data: { number } }));
   const flow = await flows.add({ name: 'total', queueName: 'sums', children });
-  const worker = new Worker('sums', work, { ...options, concurrency: 4 });
   const results = await Promise.all(jobs.map((job) => job.waitUntilFinished(events, TIMEOUT)));
   assert.deepEqual(results, numbers(32).map((number) => number + 1));
   assert.equal(await flow.job.waitUntilFinished(events, TIMEOUT), 15);
-  assert.deepEqual(await queue.getJobCounts('completed', 'failed', 'wait'), { completed: 38, failed: 0, wait: 0 });
-  await Promise.all([worker, events, flows, queue].map((part) => part.close()));
+  const counts = await queue.getJobCounts('completed', 'failed', 'wait');
+  assert.deepEqual(counts, { completed: 38 * round, failed: 0, wait: 0 });
   console.log('done');
 }
 

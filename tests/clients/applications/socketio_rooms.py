@@ -1,6 +1,7 @@
 """python-socketio: two servers and a process that only emits, joined by publish and subscribe. Arguments: PORT.
 
-Each server is a process: this program, started with `serve`. Prints "done".
+Each server is a process: this program, started with `serve`. Prints "done", and does it again for each line that it
+reads, with the same servers.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ async def talk(url: str, ports: list[str]) -> None:
     assert heard.empty()
     for client in (here, there, elsewhere):
         await client.disconnect()
+    sys.stdout.write("done\n")
+    sys.stdout.flush()
 
 
 def main(url: str) -> None:
@@ -72,10 +75,11 @@ def main(url: str) -> None:
     try:
         ports = [server.stdout.readline().strip() for server in servers if server.stdout is not None]
         asyncio.run(talk(url, ports))
+        for _again in sys.stdin:
+            asyncio.run(talk(url, ports))
     finally:
         for server in servers:
             server.kill()
-    sys.stdout.write("done\n")
 
 
 if __name__ == "__main__":

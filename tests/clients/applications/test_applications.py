@@ -81,7 +81,7 @@ def run(application: Application, *arguments: str) -> str:
     ready = builds.ready(application.build)
     done = subprocess.run(
         [*ready.command(application.program), *arguments], env={**os.environ, **ready.environment},
-        capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip().splitlines()[-1]
