@@ -41,10 +41,10 @@ def main(port: int, prefix: str) -> None:
     assert expires.acquire()
     assert client.lock("short", timeout=10).acquire(blocking_timeout=2)
     assert not expires.owned()
-    excludes(lambda: redis_lock.Lock(client, f"{prefix}python-redis-lock", expire=30))
     for number in range(10):
         with redis_lock.Lock(client, f"{prefix}{number}-lock"):
             assert redis_lock.Lock(client, f"{prefix}{number}-lock").locked()
+    excludes(lambda: redis_lock.Lock(client, f"{prefix}python-redis-lock", expire=30))
     renewed = redis_lock.Lock(client, f"{prefix}renewed", expire=1, auto_renewal=True)
     assert renewed.acquire()
     assert not any(redis_lock.Lock(client, f"{prefix}renewed", expire=1).acquire(timeout=1) for _ in range(2))
