@@ -152,10 +152,10 @@ def _nothing(folder: Path) -> None:
     """The libraries are in the virtual environment anyway."""
 
 
-def _install_python(source: Path, folder: Path) -> None:
+def _install_python(source: Path, requirements: str, folder: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"]
     where = ["--cache-dir", str(CACHE / "pip"), "--target", str(folder)]
-    _run([*pip, *where, "--requirement", "requirements.txt"], 120, tries=TRIES, cwd=source)
+    _run([*pip, *where, "--requirement", requirements], 120, tries=TRIES, cwd=source)
 
 
 def _python(source: Path, folder: Path, module: str) -> list[str]:
@@ -166,38 +166,46 @@ def _python_path(folder: Path) -> dict[str, str]:
     return {"PYTHONPATH": f"{ROOT}:{folder}"}
 
 
-def _installed(name: str, source: Path) -> Build:
-    """Programs in a folder here, with the libraries that its requirements.txt names."""
-    install, command = functools.partial(_install_python, source), functools.partial(_python, source)
-    return Build(name, source, {}, ("requirements.txt",), install, command, _python_path)
+def _installed(name: str, source: Path, requirements: str = "requirements.txt") -> Build:
+    """Programs in a folder here, with the libraries that a file of it names."""
+    install, command = functools.partial(_install_python, source, requirements), functools.partial(_python, source)
+    return Build(name, source, {}, (requirements,), install, command, _python_path)
 
 
 PYTHON = Build("python", PYTHON_SOURCE, {}, (), _nothing, functools.partial(_python, PYTHON_SOURCE), _python_path)
 PYTHON_MORE = _installed("python-more", PYTHON_SOURCE)
 APPLICATIONS = _installed("applications", HERE / "applications")
+ARQ = _installed("arq", HERE / "applications", "arq.txt")
 
 
 # ---------------------------------------------------------------------------------------------------------- Node.js
 
-NODE_SOURCE = HERE / "node"
 
-
-def _install_node(folder: Path) -> None:
+def _install_node(source: Path, folder: Path) -> None:
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(NODE_SOURCE / name, folder)
+        shutil.copy(source / name, folder)
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund"]
     _run(["npm", "ci", *quiet, "--cache", str(CACHE / "npm")], 120, tries=TRIES, cwd=folder)
 
 
-def _node(folder: Path, file: str) -> list[str]:
-    return ["node", str(NODE_SOURCE / file)]
+def _node(source: Path, folder: Path, file: str) -> list[str]:
+    return ["node", str(source / file)]
 
 
-NODE = Build(
-    "node", NODE_SOURCE, {"node": (18, 0), "npm": (7, 0)}, ("package*.json",), _install_node, _node,
-    lambda folder: {"NODE_PATH": str(folder / "node_modules")},
-)  # fmt: skip
+def _node_path(folder: Path) -> dict[str, str]:
+    return {"NODE_PATH": str(folder / "node_modules")}
+
+
+def _npm(name: str, source: Path, oldest: int) -> Build:
+    """Programs in a folder here, with the packages that its package-lock.json names; for this Node.js and newer."""
+    tools = {"node": (oldest, 0), "npm": (7, 0)}
+    install, command = functools.partial(_install_node, source), functools.partial(_node, source)
+    return Build(name, source, tools, ("package*.json",), install, command, _node_path)
+
+
+NODE = _npm("node", HERE / "node", 18)
 NODE_20 = replace(NODE, tools={"node": (20, 0), "npm": (7, 0)})
+NODE_APPLICATIONS = _npm("node-applications", HERE / "applications", 20)
 
 
 # --------------------------------------------------------------------------------------------------------------- Go
