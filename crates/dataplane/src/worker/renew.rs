@@ -56,7 +56,6 @@ impl Worker {
         for muster in &news.musters {
             self.answer_muster(muster);
         }
-        self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
 
     fn same_pools(&self, next: &Snapshot) -> bool {
