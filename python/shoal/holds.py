@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 MOST_MS = 2000
 """Longest time that a hold lasts without being kept."""
 MOST_HOLDS = 64
-SETTLE_LIMIT = 1.0
+SETTLE_LIMIT = 0.8
 SETTLE_LOOK = 0.001
 HANDED_OVER_MS = 1500
 """How long a new master may be written to before the sentinels have named it; they do within 1.3 s."""
