@@ -26,6 +26,7 @@ PAUSE_SHARE = 0.8
 """Of down_after: a master whose writes pause cannot take a sentinel's PUBLISH, and passes for dead after that."""
 LEAST_HOLD_MS = 1000
 """A switchover takes a third of it; what it needs when the sentinels are slow should not be an error either."""
+LEAST_HOLD_COORDINATED_MS = 2500
 MOST_LAG_BYTES = 8 << 20
 MOST_LAG_SECONDS = 2
 COORDINATED_SINCE = 9
@@ -60,7 +61,7 @@ class Standing:
     shard: str
     servers: Mapping[RedisNode, RedisSays | Silent]
     sentinels: Mapping[SentinelNode, SentinelSays | Silent]
-    proxies: Mapping[ProxyNode, ProxySays | Silent]
+    proxies: Sequence[tuple[ProxyNode, ProxySays | Silent]]
     hold_ms: Mapping[str, int]
     """How long each pool over this shard holds requests."""
 
@@ -113,15 +114,17 @@ class Plan:
         leader = self.sentinels[0].name
         if self.coordinated:
             yield f"{leader}: SENTINEL FAILOVER {self.shard} COORDINATED, by which the two change places"
-            yield f"wait until {self.new.name} is the master and {self.old.name} its replica"
+            yield f"wait until {self.new.name} is the master, {self.old.name} its replica, and the sentinels name it"
+            yield "release the writes"
+            yield "wait until the replicas follow it and the proxies are settled"
         else:
             yield f"pause writes at {self.old.name} for {self.pause_ms} ms at most (clients that use no proxy)"
             yield f"wait until {self.new.name} has everything that {self.old.name} has"
             yield f"{leader}: SENTINEL FAILOVER {self.shard}"
             yield f"wait until {self.new.name} is the master"
             yield f"make {self.old.name} its replica"
-        yield f"release the writes, to {self.new.name}"
-        yield f"wait until the sentinels name {self.new.name}, its replicas follow it and the proxies are settled"
+            yield f"release the writes, to {self.new.name}"
+            yield f"wait until the sentinels name {self.new.name}, its replicas follow it and the proxies are settled"
 
 
 def choose(standing: Standing, to: RedisNode | None) -> RedisNode | None:
@@ -137,7 +140,7 @@ def _rank(standing: Standing, node: RedisNode) -> tuple[int, int, str]:
     return (said.priority, -said.offset, node.name) if said else (0, 0, node.name)
 
 
-def plan(standing: Standing, to: RedisNode | None) -> Plan:
+def plan(standing: Standing, to: RedisNode | None, *, coordinated: bool = False) -> Plan:
     """What to do; for a standing without limitations."""
     master, new = standing.master, choose(standing, to)
     if master is None or new is None:
@@ -155,8 +158,8 @@ def plan(standing: Standing, to: RedisNode | None) -> Plan:
         rivals=tuple(node for node, said in others.items() if said.link_up and said.priority > 0),
         priorities={node: (said.priority, best + RAISED) for node, said in others.items() if 0 < said.priority <= best},
         sentinels=tuple(heard),
-        proxies=tuple(standing.proxies),
-        coordinated=all(said.coordinates for said in heard.values()),
+        proxies=tuple(proxy for proxy, _ in standing.proxies),
+        coordinated=coordinated,
         pause_ms=int(PAUSE_SHARE * down_after),
     )
 
@@ -164,9 +167,17 @@ def plan(standing: Standing, to: RedisNode | None) -> Plan:
 # --------------------------------------------------------------------------------------------------------- limitations
 
 
-def limitations(standing: Standing, to: RedisNode | None) -> list[SwitchoverError]:
+def limitations(standing: Standing, to: RedisNode | None, *, coordinated: bool = False) -> list[SwitchoverError]:
     """Every reason why the shard cannot be switched over now, with what to do; empty if it can."""
-    return [*_of_sentinels(standing), *_of_servers(standing, to), *_of_proxies(standing)]
+    least_hold_ms = LEAST_HOLD_COORDINATED_MS if coordinated else LEAST_HOLD_MS
+    manner = _of_coordination(standing) if coordinated else _of_pauses(standing)
+    return [
+        *_of_sentinels(standing),
+        *manner,
+        *_of_servers(standing, to),
+        *_of_pools(standing, least_hold_ms),
+        *_of_proxies(standing),
+    ]
 
 
 def _of_sentinels(standing: Standing) -> Iterator[SwitchoverError]:
@@ -195,9 +206,22 @@ def _of_sentinel(node: SentinelNode, said: SentinelSays, sentinels: int) -> Iter
     if report.other_sentinels + 1 != sentinels:
         what = f"{node.name} counts {report.other_sentinels + 1} sentinels, the topology has {sentinels}"
         yield SwitchoverError(what, where=where, hint="they must be the same: see `shoal status`")
-    if not said.coordinates and report.down_after_ms < LEAST_DOWN_AFTER_MS:
-        what = f"down_after is {report.down_after_ms} ms: writes cannot be paused long enough"
-        yield SwitchoverError(what, where=where, hint=f"set it to {LEAST_DOWN_AFTER_MS} ms or more")
+
+
+def _of_pauses(standing: Standing) -> Iterator[SwitchoverError]:
+    for node, said in standing.heard().items():
+        if said.report.down_after_ms < LEAST_DOWN_AFTER_MS:
+            what = (
+                f"{node.name} has a down_after of {said.report.down_after_ms} ms: writes cannot be paused long enough"
+            )
+            yield SwitchoverError(what, where=str(node.endpoint), hint=f"set it to {LEAST_DOWN_AFTER_MS} ms or more")
+
+
+def _of_coordination(standing: Standing) -> Iterator[SwitchoverError]:
+    for node, said in standing.heard().items():
+        if not said.coordinates:
+            what = f"{node.name} has no SENTINEL FAILOVER ... COORDINATED"
+            yield SwitchoverError(what, where=str(node.endpoint), hint="Valkey 9 has it; leave --coordinated out")
 
 
 def _of_servers(standing: Standing, to: RedisNode | None) -> Iterator[SwitchoverError]:
@@ -277,12 +301,15 @@ def _of_rivals(standing: Standing, to: RedisNode | None) -> Iterator[SwitchoverE
             yield SwitchoverError(what, where=str(node.endpoint), hint="see why it cannot be asked from here")
 
 
-def _of_proxies(standing: Standing) -> Iterator[SwitchoverError]:
+def _of_pools(standing: Standing, least_ms: int) -> Iterator[SwitchoverError]:
     for pool, hold_ms in standing.hold_ms.items():
-        if hold_ms < LEAST_HOLD_MS:
+        if hold_ms < least_ms:
             what = f'pool "{pool}" holds requests for {hold_ms} ms only: clients might see errors'
-            yield SwitchoverError(what, hint=f"set its hold.timeout to {LEAST_HOLD_MS} ms or more, and reload")
-    for proxy, said in standing.proxies.items():
+            yield SwitchoverError(what, hint=f"set its hold.timeout to {least_ms} ms or more, and reload")
+
+
+def _of_proxies(standing: Standing) -> Iterator[SwitchoverError]:
+    for proxy, said in standing.proxies:
         why = str(said) if isinstance(said, Silent) else _unready(standing, proxy, said)
         if why is not None:
             hint = "every proxy must hold the shard's writes: start it, or take it out of the topology"

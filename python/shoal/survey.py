@@ -43,7 +43,7 @@ async def look(layout: Layout, shard: str) -> Standing:
         shard,
         dict(zip(nodes, servers, strict=True)),
         dict(zip(layout.sentinels, sentinels, strict=True)),
-        dict(zip(layout.proxies, proxies, strict=True)),
+        tuple(zip(layout.proxies, proxies, strict=True)),
         {name: layout.topology.pools[name].hold.timeout for name in over},
     )
 

@@ -24,7 +24,7 @@ import socket
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import hiredis
@@ -61,32 +61,47 @@ SETTLED_LIMIT = 20.0
 
 
 class Server:
-    """One connection to a server or sentinel, opened before anything is touched, so that no step waits for it."""
+    """One connection to a server or sentinel, opened before anything is touched, so that no step waits for it. Sentinel
+    closes those to servers whose role it changes: they are opened again."""
 
-    def __init__(self, name: str, connection: RespConnection) -> None:
+    def __init__(self, name: str, endpoint: Endpoint, password: str | None) -> None:
         self.name = name
+        self.endpoint = endpoint
+        self._password = password
+        self._connection: RespConnection | None = None
+
+    async def open(self) -> RespConnection:
+        try:
+            connection = await RespConnection.open(self.endpoint, password=self._password, timeout=ANSWER_LIMIT)
+        except OSError as error:
+            raise self._error(why(error)) from None
         self._connection = connection
+        return connection
 
-    @classmethod
-    async def open(cls, name: str, endpoint: Endpoint, password: str | None) -> Self:
+    async def ask(self, *commands: Command, again: bool = True) -> list[Any]:
+        """The replies to some commands; an error among them, and inside EXEC's, is a SwitchoverError. If the connection
+        is lost they are sent `again`."""
         try:
-            return cls(name, await RespConnection.open(endpoint, password=password, timeout=ANSWER_LIMIT))
+            replies = await self._exchange(commands)
         except OSError as error:
-            raise SwitchoverError(f"{name}: {why(error)}", where=str(endpoint)) from None
-
-    async def ask(self, *commands: Command) -> list[Any]:
-        """The replies to some commands; an error among them, and inside EXEC's, is a SwitchoverError."""
-        try:
-            replies = await self._connection.ask(commands, ANSWER_LIMIT)
-        except OSError as error:
-            if isinstance(error, TimeoutError):
-                self.close()  # the answer to come would pass for that to the next question
-            raise SwitchoverError(f"{self.name}: {why(error)}", where=str(self._connection.endpoint)) from None
-        last = replies[-1]
-        for reply in last if isinstance(last, list) else ():
+            self.close()
+            if not again:
+                raise self._error(why(error)) from None
+            return await self.ask(*commands, again=False)
+        inner = replies[-1] if isinstance(replies[-1], list) else ()
+        for reply in (*replies, *inner):
             if isinstance(reply, hiredis.ReplyError):
-                raise SwitchoverError(f"{self.name}: {reply}", where=str(self._connection.endpoint))
+                raise self._error(str(reply))
         return replies
+
+    async def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+        connection = self._connection or await self.open()
+        async with asyncio.timeout(ANSWER_LIMIT):
+            connection.send(commands)
+            return [await connection.receive() for _ in commands]
+
+    def _error(self, what: str) -> SwitchoverError:
+        return SwitchoverError(f"{self.name}: {what}", where=str(self.endpoint))
 
     async def role(self) -> Role:
         (reply,) = await self.ask(("ROLE",))
@@ -98,7 +113,9 @@ class Server:
         return int(reply[1] if reply[0] == b"master" else reply[4])
 
     def close(self) -> None:
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class Holding:
@@ -172,6 +189,7 @@ class Switchover:
         self._began = 0.0
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._servers: dict[RedisNode | SentinelNode, Server] = {}
+        self._wrong: list[str] = []
 
     async def run(self) -> list[str]:
         """Do it; gives what is not as it should be although the master was changed. SwitchoverError if it was not."""
@@ -194,7 +212,8 @@ class Switchover:
         plan = self.plan
         nodes: tuple[RedisNode | SentinelNode, ...] = (plan.old, plan.new, *plan.others, *plan.sentinels)
         for node in nodes:
-            self._servers[node] = await Server.open(node.name, node.endpoint, self._password)
+            self._servers[node] = Server(node.name, node.endpoint, self._password)
+            await self._servers[node].open()
 
     def _close(self) -> None:
         for server in self._servers.values():
@@ -274,7 +293,7 @@ class Switchover:
         self.final = True
         try:
             async with self._step(f"{leader.name} fails over"):
-                await self._servers[leader].ask(("SENTINEL", "FAILOVER", plan.shard, *words))
+                await self._servers[leader].ask(("SENTINEL", "FAILOVER", plan.shard, *words), again=False)
             async with self._step(f"{plan.new.name} is the master"):
                 await self._promoted(leader)
         except SwitchoverError:
@@ -282,9 +301,12 @@ class Switchover:
             raise
         async with self._step(f"{plan.old.name} is its replica"):
             await self._demote()
+        if plan.coordinated:
+            await self._wait_until_named()  # the sentinel closes all connections to both before that
         self._undo.clear()
         async with self._step(f"writes released, to {plan.new.name}"):
-            self._refusals = await self._holding.release(plan.new.endpoint)
+            to = None if plan.coordinated else plan.new.endpoint
+            self._wrong += [error.what for error in await self._holding.release(to)]
         for node, (before, _) in plan.priorities.items():
             self._undo.append(lambda node=node, before=before: self._set_priority(node, before))  # type: ignore[misc]
 
@@ -328,15 +350,18 @@ class Switchover:
     # ------------------------------------------------------------------------------------------------ after
 
     async def _settle(self) -> list[str]:
-        plan, wrong = self.plan, [error.what for error in self._refusals]
-        async with self._step(f"the sentinels name {plan.new.name}"):
-            if not await self._named():
-                wrong.append(f"no majority of the sentinels names {plan.new.name} yet")
+        if not self.plan.coordinated:
+            await self._wait_until_named()
         async with self._step("replicas and proxies are settled"):
-            wrong += await self._unsettled()
+            self._wrong += await self._unsettled()
         with contextlib.suppress(SwitchoverError):  # a server without a file has nothing to write
-            await self._servers[plan.old].ask(("CONFIG", "REWRITE"))
-        return wrong
+            await self._servers[self.plan.old].ask(("CONFIG", "REWRITE"))
+        return self._wrong
+
+    async def _wait_until_named(self) -> None:
+        async with self._step(f"the sentinels name {self.plan.new.name}"):
+            if not await self._named():
+                self._wrong.append(f"no majority of the sentinels names {self.plan.new.name} yet")
 
     async def _named(self) -> bool:
         """Wait until a majority names the new master; if the one that was asked has died since, ask the next."""

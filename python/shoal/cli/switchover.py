@@ -38,6 +38,9 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, and only say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")] = False,
+    coordinated: Annotated[
+        bool, typer.Option("--coordinated", help="By Valkey 9's SENTINEL FAILOVER COORDINATED: holds a second longer.")
+    ] = False,
     directory: StateOption = None,
 ) -> int:
     """Give a shard another master, without errors and without loss."""
@@ -48,7 +51,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     layout = _layout(file, directory)
     wanted = _nodes(layout, shard, to)
     standing = asyncio.run(look(layout, shard))
-    against = limitations(standing, wanted)
+    against = limitations(standing, wanted, coordinated=coordinated)
     for line in standing_lines(standing):
         printer.data(line)
     if against:
@@ -56,7 +59,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
             printer.error(error)
         printer.talk("nothing was touched")
         return 1
-    planned = plan(standing, wanted)
+    planned = plan(standing, wanted, coordinated=coordinated)
     for line in plan_lines(planned):
         printer.data(line)
     if dry_run:
@@ -102,7 +105,7 @@ def standing_lines(standing: Standing) -> Iterator[str]:
             state_of += f", {standing.lag(node)} bytes behind" if said.link_up else ", not in sync"
         yield f"  {node.name}  {node.endpoint}  {said.role:<7}  {state_of}"
     yield f"  sentinels: {', '.join(node.name for node in standing.sentinels)}"
-    yield f"  proxies: {', '.join(proxy.name for proxy in standing.proxies)}"
+    yield f"  proxies: {', '.join(proxy.name for proxy, _ in standing.proxies)}"
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
