@@ -211,9 +211,7 @@ def _of_sentinel(node: SentinelNode, said: SentinelSays, sentinels: int) -> Iter
 def _of_pauses(standing: Standing) -> Iterator[SwitchoverError]:
     for node, said in standing.heard().items():
         if said.report.down_after_ms < LEAST_DOWN_AFTER_MS:
-            what = (
-                f"{node.name} has a down_after of {said.report.down_after_ms} ms: writes cannot be paused long enough"
-            )
+            what = f"{node.name} has a down_after of {said.report.down_after_ms} ms: writes cannot pause for long"
             yield SwitchoverError(what, where=str(node.endpoint), hint=f"set it to {LEAST_DOWN_AFTER_MS} ms or more")
 
 
