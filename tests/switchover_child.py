@@ -1,4 +1,4 @@
-"""A switchover that is killed with -9 right after a step: `switchover_child.py FILE SHARD STEP`, a part of its words."""
+"""A switchover that is killed with -9 after a step: `switchover_child.py FILE SHARD STEP`, some of its words."""
 
 from __future__ import annotations
 

@@ -241,6 +241,8 @@ class Switchover:
         async with self._step(f"writes held at {', '.join(proxy.name for proxy in plan.proxies)}"):
             self._undo.append(self._holding.release)
             await self._holding.take()
+        if (await self._servers[plan.old].role()).name != "master":
+            raise SwitchoverError(f"{plan.old.name} is no master any more", hint="look at it again")
         if not plan.coordinated:
             async with self._step(f"writes paused at {plan.old.name}"):
                 self._undo.append(lambda: self._servers[plan.old].ask(("CLIENT", "UNPAUSE")))

@@ -20,7 +20,7 @@ from shoal import config, state
 from shoal.ask import Silent
 from shoal.cli.options import DEFAULT_FILE, FileOption, StateOption
 from shoal.cli.printer import Printer
-from shoal.errors import ConfigError, ProcessError
+from shoal.errors import ConfigError, ProcessError, SwitchoverError
 from shoal.topology import Layout, RedisNode, lay_out, ports_to_choose
 
 if TYPE_CHECKING:
@@ -66,6 +66,12 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
         return 0
     if not yes:
         _ask(planned)
+        standing = asyncio.run(look(layout, shard))
+        if (
+            limitations(standing, wanted, coordinated=coordinated)
+            or plan(standing, wanted, coordinated=coordinated) != planned
+        ):
+            raise SwitchoverError(f'shard "{shard}" has changed meanwhile', hint="look at it again")
     return asyncio.run(_run(layout, planned, printer))
 
 
