@@ -67,10 +67,7 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     if not yes:
         _ask(planned)
         standing = asyncio.run(look(layout, shard))
-        if (
-            limitations(standing, wanted, coordinated=coordinated)
-            or plan(standing, wanted, coordinated=coordinated) != planned
-        ):
+        if limitations(standing, planned.new, coordinated=coordinated) or standing.master != planned.old:
             raise SwitchoverError(f'shard "{shard}" has changed meanwhile', hint="look at it again")
     return asyncio.run(_run(layout, planned, printer))
 
