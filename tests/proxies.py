@@ -95,6 +95,31 @@ def start_proxy(servers: Servers, stack: Stack, **sections: Any) -> ProxyServer:
     return proxy
 
 
+def start_proxies(servers: Servers, stack: Stack, count: int = 2, **sections: Any) -> tuple[Path, list[ProxyServer]]:
+    """Start several over one file, proxy1 and so on, and wait until each serves every shard; the file, and them."""
+    directory = servers.directory / "proxies"
+    directory.mkdir()
+    file = directory / "shoal.yaml"
+    proxies = []
+    for number in range(1, count + 1):
+        name = f"proxy{number}"
+        argv = [str(SHOAL), "proxy", "-f", str(file), "--node", name]
+        proxy = ProxyServer(name, argv, directory / name, port=free_port(), admin=free_port())
+        proxies.append(servers.adopt(proxy))
+    nodes = {
+        proxy.name: {"host": "here", "port": proxy.port, "admin": proxy.admin, "stats": free_port()}
+        for proxy in proxies
+    }
+    topology = topology_of(stack, proxies[0], **sections)
+    topology["proxy"] = {**topology["proxy"], "nodes": nodes}
+    file.write_text(json.dumps(topology, indent=1))
+    for proxy in proxies:
+        proxy.launch()
+    for proxy in proxies:
+        wait_until(proxy.serves, 10, f"{proxy.name} to serve every shard")
+    return file, proxies
+
+
 @dataclass
 class NutcrackerProxy(ProxyServer):
     """One `shoal proxy -c nutcracker.yml`, whose file a test may write again."""

@@ -7,12 +7,16 @@
     GET /api/v1/topology   node, epoch, pools, shards, sentinels.
     POST /api/v1/reload    read the file again and serve what it says now: 200 and what changed, 409 and why not.
                            Query, each 0 or 1: `plan` only says what it would change, `allow_remap` lets keys move.
+    POST /api/v1/holds/ID  hold the writes of a master, or keep holding them: 200 when none is on its way any more, 409
+                           and why not. Query: `master` is Sentinel's name, `ttl_ms`, `owner` is told to others.
+    DELETE /api/v1/holds/ID  release them; with `to`, an endpoint, the new master, where requests go at once.
 
-Rule: the one thing it can change is to read the proxy's own file again, and it is bounded (connections, time).
+Rule: it can have the proxy's own file read again, and a shard's writes wait for seconds, and nothing else; and it is
+bounded (connections, time).
 /healthz and /readyz are open. The API is open on loopback; elsewhere it wants `Authorization: Bearer TOKEN`, where
 TOKEN is `admin_token(password)`, so whoever has the password file has it and the password itself never travels; without
-a password it is refused there. A POST needs the header `Shoal-Request`, and on loopback a Host that is an address or
-localhost: no web page can make a browser send both, whatever name it has made point here.
+a password it is refused there. What is no GET needs the header `Shoal-Request`, and on loopback a Host that is an
+address or localhost: no web page can make a browser send both, whatever name it has made point here.
 Called by the daemon, which runs it in its own event loop.
 """
 
@@ -32,7 +36,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from shoal.errors import ShoalError
+from shoal.errors import HoldError, ShoalError
 from shoal.ports import listen
 from shoal.resp import RespConnection, why
 from shoal.sentinel import FOREVER_NS, NS_PER_MS, LeaseRule
@@ -40,10 +44,11 @@ from shoal.topology import Endpoint
 from shoal.topology.values import is_address, is_loopback, is_wildcard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
     from starlette.requests import Request
 
+    from shoal.holds import Hold, Holds
     from shoal.sentinel import MasterView, SentinelView, View
     from shoal.staleness import Reading
     from shoal.topology import UnixSocket
@@ -98,6 +103,7 @@ class Subject:
     now_ns: Callable[[], int]
     password: str | None = field(default=None, repr=False)
     reload: Reload | None = None
+    holds: Holds | None = None
     draining: bool = False
 
     def views(self) -> Sequence[View]:
@@ -105,10 +111,18 @@ class Subject:
         views = [pool.view() for pool in self.pools if pool.view is not None]
         return [view for at, view in enumerate(views) if not any(view is other for other in views[:at])]
 
+    def held(self) -> Mapping[str, Hold]:
+        """What an operator holds, by Sentinel's name of the master."""
+        return {} if self.holds is None else self.holds.living()
+
 
 def admin_token(password: str) -> str:
     """What to send as the bearer token to a proxy whose admin HTTP is not on loopback."""
     return hmac.new(password.encode(), TOKEN_PURPOSE, hashlib.sha256).hexdigest()
+
+
+if TYPE_CHECKING:
+    Answer = Callable[[Subject, Request], Awaitable[JSONResponse]]
 
 
 # ------------------------------------------------------------------------------------------------------------ answers
@@ -140,13 +154,15 @@ async def _ping(pool: PoolFace) -> str | None:
 
 def unready(subject: Subject) -> list[str]:
     """Which shards cannot be written to, and why; empty if all can."""
-    now_ns, stats = subject.now_ns(), subject.plane.stats()["pools"]
+    now_ns, stats, held = subject.now_ns(), subject.plane.stats()["pools"], subject.held()
     reasons = ["the proxy is draining"] if subject.draining else []
     for pool in subject.pools:
         view = None if pool.view is None else pool.view()
         for shard, name in pool.masters.items():
             if view is None or pool.lease is None:
                 why_not = _unreached(stats.get(pool.name, {}).get("shards", {}).get(shard, {}))
+            elif name in held:
+                why_not = held[name].reason()
             else:
                 why_not = _unleased(view.masters[name], pool.lease, now_ns)
             if why_not:
@@ -176,7 +192,8 @@ def describe(subject: Subject) -> dict[str, Any]:
         "version": version("shoal"),
         "epoch": subject.plane.acked_epoch(),
         "draining": subject.draining,
-        "pools": {pool.name: _pool(pool, now_ns, stats["pools"].get(pool.name, {})) for pool in subject.pools},
+        "pools": {pool.name: _pool(pool, subject, stats["pools"].get(pool.name, {})) for pool in subject.pools},
+        "holds": [_hold(hold, now_ns) for hold in subject.held().values()],
         "sentinels": [_sentinel(sentinel, now_ns) for view in views for sentinel in view.sentinels.values()],
         "problems": [problem for view in views for problem in view.problems],
     }
@@ -193,8 +210,14 @@ def _sentinel(sentinel: SentinelView, now_ns: int) -> dict[str, Any]:
     }
 
 
-def _pool(pool: PoolFace, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
+def _hold(hold: Hold, now_ns: int) -> dict[str, Any]:
+    since_ms, left_ms = _ms(now_ns - hold.since_ns), max(0, _ms(hold.until_ns - now_ns))
+    return {"id": hold.id, "master": hold.name, "owner": hold.owner, "since_ms": since_ms, "left_ms": left_ms}
+
+
+def _pool(pool: PoolFace, subject: Subject, stats: Mapping[str, Any]) -> dict[str, Any]:
     shards: Mapping[str, Any] = stats.get("shards", {})
+    now_ns, held = subject.now_ns(), subject.held()
     view = None if pool.view is None else pool.view()
     return {
         "listen": str(pool.listen),
@@ -206,8 +229,11 @@ def _pool(pool: PoolFace, now_ns: int, stats: Mapping[str, Any]) -> dict[str, An
             shard: _fixed(shards.get(shard, {}))
             if view is None or pool.lease is None
             else {
-                **_followed(view.masters[name], pool.lease, now_ns, shards.get(shard, {})),
+                **_followed(
+                    view.masters[name], _lease_ns(view.masters[name], pool.lease, now_ns), shards.get(shard, {})
+                ),
                 **_readers(pool.reading(shard), now_ns, shards.get(shard, {})),
+                **_kept_back(held.get(name)),
             }
             for shard, name in pool.masters.items()
         },
@@ -226,8 +252,15 @@ def _fixed(stats: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _followed(master: MasterView, rule: LeaseRule, now_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
-    lease_ns = master.lease(rule) - now_ns
+def _lease_ns(master: MasterView, rule: LeaseRule, now_ns: int) -> int:
+    return master.lease(rule) - now_ns
+
+
+def _kept_back(hold: Hold | None) -> dict[str, Any]:
+    return {} if hold is None else {"lease_ms": 0, "writable": False, "hold_reason": hold.reason()}
+
+
+def _followed(master: MasterView, lease_ns: int, stats: Mapping[str, Any]) -> dict[str, Any]:
     leased = lease_ns > 0
     return {
         "master": master.name,
@@ -281,17 +314,25 @@ def application(subject: Subject, bind: Endpoint) -> Starlette:
             return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
         return JSONResponse(describe(subject))
 
-    async def reload(request: Request) -> JSONResponse:
-        if not _allowed(request, bind, subject.password):
-            return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
-        if REQUEST_HEADER not in request.headers or (is_loopback(bind.host) and not _meant_for_loopback(request)):
-            what = f"this needs the header {REQUEST_HEADER}, and to be asked by an address or as localhost"
-            return JSONResponse({"error": what}, 403)
-        return await _reloaded(subject, request)
+    def changing(answer: Answer) -> Callable[[Request], Awaitable[JSONResponse]]:
+        async def guarded(request: Request) -> JSONResponse:
+            if not _allowed(request, bind, subject.password):
+                return JSONResponse({"error": "this needs the bearer token"}, 401, {"WWW-Authenticate": "Bearer"})
+            if REQUEST_HEADER not in request.headers or (is_loopback(bind.host) and not _meant_for_loopback(request)):
+                what = f"this needs the header {REQUEST_HEADER}, and to be asked by an address or as localhost"
+                return JSONResponse({"error": what}, 403)
+            return await answer(subject, request)
+
+        return guarded
 
     paths = {"/healthz": healthz, "/readyz": readyz, "/api/v1/topology": topology}
     routes = [Route(path, answer, methods=["GET"]) for path, answer in paths.items()]
-    return Starlette(routes=[*routes, Route("/api/v1/reload", reload, methods=["POST"])])
+    routes += [
+        Route("/api/v1/reload", changing(_reloaded), methods=["POST"]),
+        Route("/api/v1/holds/{id}", changing(_hold_taken), methods=["POST"]),
+        Route("/api/v1/holds/{id}", changing(_hold_released), methods=["DELETE"]),
+    ]
+    return Starlette(routes=routes)
 
 
 async def _reloaded(subject: Subject, request: Request) -> JSONResponse:
@@ -304,9 +345,41 @@ async def _reloaded(subject: Subject, request: Request) -> JSONResponse:
     try:
         changes = await subject.reload(plan=plan, allow_remap=allow_remap)
     except ShoalError as error:
-        each = [{"error": one.what, "where": one.where, "hint": one.hint} for one in error.each()]
-        return JSONResponse({"errors": each, "exit": error.exit_code}, 409)
+        return _conflict(error)
     return JSONResponse({"node": subject.node, "applied": not plan, "changes": list(changes)})
+
+
+async def _hold_taken(subject: Subject, request: Request) -> JSONResponse:
+    if subject.holds is None:
+        return JSONResponse({"error": "this proxy cannot hold"}, 409)
+    wishes, ttl = request.query_params, request.query_params.get("ttl_ms", "")
+    if "master" not in wishes or not ttl.isdecimal():
+        return JSONResponse({"error": "wanted are master and ttl_ms, and an owner"}, 400)
+    try:
+        await subject.holds.take(request.path_params["id"], wishes["master"], wishes.get("owner", "")[:200], int(ttl))
+    except HoldError as error:
+        return _conflict(error)
+    return JSONResponse({"node": subject.node, "held": wishes["master"]})
+
+
+async def _hold_released(subject: Subject, request: Request) -> JSONResponse:
+    if subject.holds is None:
+        return JSONResponse({"error": "this proxy cannot hold"}, 409)
+    to = request.query_params.get("to")
+    try:
+        master = None if to is None else Endpoint.parse(to)
+    except ValueError as error:
+        return JSONResponse({"error": f"to is not HOST:PORT: {error}"}, 400)
+    try:
+        await subject.holds.release(request.path_params["id"], master)
+    except HoldError as error:
+        return _conflict(error)
+    return JSONResponse({"node": subject.node, "released": True})
+
+
+def _conflict(error: ShoalError) -> JSONResponse:
+    each = [{"error": one.what, "where": one.where, "hint": one.hint} for one in error.each()]
+    return JSONResponse({"errors": each, "exit": error.exit_code}, 409)
 
 
 def _verdict(word: str, reasons: list[str]) -> JSONResponse:

@@ -190,16 +190,22 @@ def _object(text: str) -> Mapping[str, Any]:
 
 async def http_get(endpoint: Endpoint, path: str) -> tuple[int, str]:
     """Status and body of one GET."""
+    return await http_ask(endpoint, "GET", path)
+
+
+async def http_ask(endpoint: Endpoint, method: str, path: str) -> tuple[int, str]:
+    """Status and body of one answer; the request has the header that a proxy wants before it changes anything."""
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(*endpoint)
             try:
-                writer.write(f"GET {path} HTTP/1.0\r\nHost: {endpoint}\r\n\r\n".encode())
-                head = await reader.readuntil(b"\r\n\r\n")
+                head = f"{method} {path} HTTP/1.0\r\nHost: {endpoint}\r\nShoal-Request: 1\r\nContent-Length: 0\r\n\r\n"
+                writer.write(head.encode())
+                status = await reader.readuntil(b"\r\n\r\n")
                 body = await reader.read()  # to the end: the proxy closes
             finally:
                 writer.close()
-            return int(head.split(b" ", 2)[1]), body.decode(errors="replace")
+            return int(status.split(b" ", 2)[1]), body.decode(errors="replace")
     except TimeoutError:
         raise Silent(f"did not answer within {PATIENCE:g} s") from None
     except (OSError, asyncio.IncompleteReadError, ValueError, IndexError) as error:

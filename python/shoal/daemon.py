@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from shoal import memory
 from shoal.admin import AdminServer, PoolFace, Subject
 from shoal.errors import SentinelError, ShoalError
+from shoal.holds import Committed, Holds
 from shoal.plane import NO_LEASE_NEEDED, Plane, resolve
 from shoal.reload import changes
 from shoal.routes import Routes, Target
@@ -173,9 +174,10 @@ class Daemon:
         """Take every port, or none."""
         service = self._service
         self._plane = Plane(_specs(service), service.workers or os.cpu_count() or 1)
-        self._routes = Routes(self._plane, keys(service), self._log)
+        self._routes = Routes(self._plane, keys(service), self._log, _followed(service))
+        holds = Holds(self._routes, self._plane, self._committed, boot_ns, self._log)
         self._subject = Subject(
-            service.node, faces(service, self._steering), self._plane, boot_ns, service.password, self.reload
+            service.node, faces(service, self._steering), self._plane, boot_ns, service.password, self.reload, holds
         )
         try:
             if service.admin is not None:
@@ -193,6 +195,9 @@ class Daemon:
         ports = {name: str(at) for name, at in (("admin", service.admin), ("stats", service.stats)) if at}
         self._log.event("proxy_started", node=service.node, listens=listens, **ports)
         self._say_what_is_off(service)
+
+    def _committed(self, master: str) -> Committed | None:
+        return self._steering.committed(master)
 
     def _close(self) -> None:
         for server in self._servers:
@@ -323,7 +328,7 @@ class Daemon:
         steering.trust(self._steering)
         known, before = steering.targets(), self._routes.targets
         targets = {key: _going_on(known.get(key), before.get(key)) for key in keys(service)}
-        self._routes.replace(specs, targets)
+        self._routes.replace(specs, targets, _followed(service))
         old, self._steering, self._service = self._steering, steering, service
         old.detach()
         steering.attach(self._routes, self._start)
@@ -335,6 +340,12 @@ class Daemon:
 def keys(service: Service) -> list[Key]:
     """Every shard of every pool, in order."""
     return [(pool.name, label) for pool in service.pools for label in pool.labels]
+
+
+def _followed(service: Service) -> dict[Key, str]:
+    """Sentinel's name of the master behind each shard that is followed."""
+    followed = (pool for pool in service.pools if isinstance(pool.source, Followed))
+    return {(pool.name, label): name for pool in followed for label, name in _masters(pool).items()}
 
 
 def _going_on(now: Target | None, before: Target | None) -> Target:

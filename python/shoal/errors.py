@@ -8,6 +8,8 @@
     ├── ProcessError     a process of ours did not start, or died                                  (exit 1)
     ├── SentinelError    a sentinel did not answer, or not as Sentinel does                        (exit 1)
     ├── SampleError      a server did not give its keys                                            (exit 1)
+    ├── HoldError        a proxy does not hold, or not any longer                                  (exit 1)
+    ├── SwitchoverError  a master cannot be changed now, or was not                                (exit 1)
     └── PlaneError       the data plane refused what it was asked                                  (exit 1)
 
 Rule: whatever a user can bring about is one of these; anything else that escapes is a bug and keeps its traceback.
@@ -103,6 +105,14 @@ class SentinelError(ShoalError):
 
 class SampleError(ShoalError):
     """A server that was to give its keys did not."""
+
+
+class HoldError(ShoalError):
+    """A proxy does not keep a shard's writes back as it was asked."""
+
+
+class SwitchoverError(ShoalError):
+    """A switchover is refused, or was given up; what it had begun is undone."""
 
 
 class PlaneError(ShoalError):

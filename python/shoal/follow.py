@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from shoal.journal import Journal
-from shoal.resp import RespConnection, why
+from shoal.resp import why
+from shoal.role import ask_role
 from shoal.routes import Target
 from shoal.sentinel import LeaseRule, Master, View
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from shoal.topology import Endpoint
     from shoal.watch import Watch
 
-ROLE_TIMEOUT = 0.25
 ROLE_RETRY = 0.03
 
 
@@ -53,14 +53,12 @@ class PoolRule:
     reads: ReadRule | None = None
 
 
-async def ask_role(endpoint: Endpoint, password: str | None) -> str:
+async def role_or_why(endpoint: Endpoint, password: str | None) -> str:
     """The role that a server says it has ("master", "slave"), or why it does not say so."""
     try:
-        with await RespConnection.open(endpoint, password=password, timeout=ROLE_TIMEOUT) as connection:
-            (reply,) = await connection.ask([("ROLE",)], ROLE_TIMEOUT)
+        return (await ask_role(endpoint, password)).name
     except OSError as error:
         return why(error)
-    return reply[0].decode() if isinstance(reply, list) and isinstance(reply[0], bytes) else "something else"
 
 
 class Follower:

@@ -18,7 +18,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from shoal.errors import SentinelError
-from shoal.follow import Follower, PoolRule, ask_role
+from shoal.follow import Follower, PoolRule, role_or_why
+from shoal.holds import Committed
 from shoal.plane import NO_LEASE_NEEDED, resolve
 from shoal.reads import Roster, ShardReads, Subject
 from shoal.routes import Target
@@ -84,7 +85,7 @@ class Following:
 
     def __init__(self, group: Group, log: Log) -> None:
         self.group = group
-        self.follower = Follower(group.pools, lambda endpoint: ask_role(endpoint, group.password), log)
+        self.follower = Follower(group.pools, lambda endpoint: role_or_why(endpoint, group.password), log)
         self.watch = Watch(
             group.sentinels,
             group.masters,
@@ -241,6 +242,15 @@ class Steering:
             if (reads := following.reads.get((pool, shard))) is not None:
                 return reads.reading
         return None
+
+    def committed(self, master: str) -> Committed | None:
+        """Where one of the sentinels' masters is committed to be; None if it is not, or two sets of sentinels have
+        masters of that name."""
+        having = [one for one in self.followings if master in one.group.masters]
+        if len(having) != 1:
+            return None
+        endpoint = having[0].watch.view.masters[master].endpoint
+        return endpoint and Committed(endpoint, having[0].group.password)
 
     def targets(self) -> dict[Key, Target]:
         """All that is known now."""

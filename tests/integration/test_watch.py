@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shoal.follow import ask_role
+from shoal.follow import role_or_why
 from shoal.sentinel import LeaseRule, View
 from shoal.topology import Endpoint
 from shoal.watch import Watch, boot_ns
@@ -101,7 +101,7 @@ async def test_a_killed_master_is_followed_and_the_other_shard_does_not_feel_it(
         new = endpoint(stack.replicas["a"][0])
         await until(lambda: watch.view.masters["a"].endpoint == new and leased(watch, "a"), 3.5, "the new master")
         assert watch.view.masters["a"].config_epoch > 0
-        assert await ask_role(new, None) == "master"
+        assert await role_or_why(new, None) == "master"
         assert all(view.masters["b"].lease_until_ns for view in seen), "the other shard's writes were held"
 
 
@@ -166,7 +166,7 @@ async def test_sentinels_with_a_password(servers: Servers) -> None:
     sentinels = tuple(servers.sentinel({"a": master}, name=f"sentinel{n}", **options) for n in range(3))
     async with watching(sentinels, "a", password=PASSWORD) as (watch, _seen):
         await until(lambda: leased(watch, "a"), 5, "the lease")
-        assert await ask_role(endpoint(master), PASSWORD) == "master"
+        assert await role_or_why(endpoint(master), PASSWORD) == "master"
     async with watching(sentinels, "a", password="wrong") as (watch, _seen):
         await until(lambda: all(one.why_not for one in watch.view.sentinels.values()), 3, "the refusals")
         assert all("AUTH was refused" in str(one.why_not) for one in watch.view.sentinels.values())
@@ -174,9 +174,9 @@ async def test_sentinels_with_a_password(servers: Servers) -> None:
 
 
 async def test_role_of_what_is_no_master(stack: Stack) -> None:
-    assert await ask_role(endpoint(stack.replicas["a"][0]), None) == "slave"
+    assert await role_or_why(endpoint(stack.replicas["a"][0]), None) == "slave"
     stack.masters["b"].kill()
-    assert "refused" in (await ask_role(endpoint(stack.masters["b"]), None)).lower()
+    assert "refused" in (await role_or_why(endpoint(stack.masters["b"]), None)).lower()
     stack.masters["a"].pause()
-    assert await ask_role(endpoint(stack.masters["a"]), None) == "no answer in time"
+    assert await role_or_why(endpoint(stack.masters["a"]), None) == "no answer in time"
     stack.masters["a"].resume()

@@ -145,7 +145,7 @@ def test_who_is_read_from_is_said_once_and_anew_after_another_master_or_a_reload
     routes.put({key: Target(NEW, 7)})
     assert not routes.read_from(key, OLD, [NEW])
     assert routes.read_from(key, NEW, [OLD])
-    routes.replace([], {key: Target(NEW, 8)})
+    routes.replace([], {key: Target(NEW, 8)}, {})
     assert routes.read_from(key, NEW, [OLD])
     assert plane.readers[1:] == [(5, [OLD]), (7, [OLD])]
     assert routes.epoch == 7

@@ -334,6 +334,12 @@ impl Backend {
         front.is_some_and(|front| front.bytes as usize <= self.written)
     }
 
+    /// Some write is unanswered; not one that blocks, for as long as it waits it has changed nothing.
+    pub(crate) fn awaits_write(&self) -> bool {
+        let writes = |pending: &Pending| pending.access == Access::Write;
+        self.pin != Pin::Blocked && self.fifo.iter().any(writes)
+    }
+
     /// Nobody has it, and the next client may.
     pub(crate) fn is_spare(&self) -> bool {
         self.pin == Pin::Nobody && self.phase == Phase::Ready

@@ -4,7 +4,8 @@
 //! epoch that only grows; each worker takes it between two rounds and then shows that epoch.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -173,12 +174,12 @@ impl Plane {
         }
     }
 
-    /// The epoch that every worker has reached.
+    /// The epoch that every worker has reached; what it counts of its shards is of that time or later.
     pub fn acked_epoch(&self) -> u64 {
         let epochs = self
             .mailboxes
             .iter()
-            .map(|mailbox| mailbox.stats.epoch.get());
+            .map(|mailbox| mailbox.stats.epoch.load(Acquire));
         epochs.min().unwrap_or(0)
     }
 

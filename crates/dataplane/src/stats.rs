@@ -100,6 +100,8 @@ counters! {
         connected,
         /// Workers that would send a write to the master now.
         serving,
+        /// Workers that may send a write now, or await the answer to one that does not block.
+        writing,
     }
 }
 
@@ -129,8 +131,8 @@ counters! {
 /// What one worker publishes of itself.
 #[derive(Default)]
 pub(crate) struct WorkerStats {
-    /// The epoch of the snapshot in use.
-    pub(crate) epoch: Counter,
+    /// The epoch of the snapshot in use since before this worker last showed how things stand.
+    pub(crate) epoch: AtomicU64,
     /// When the last round ended, nanoseconds of `CLOCK_BOOTTIME`.
     pub(crate) last_round: Counter,
     pub(crate) rounds: Counter,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import bench, check, demo, diff, down, import_, init, key, proxy, reload, status, up
+from shoal.cli import bench, check, demo, diff, down, import_, init, key, proxy, reload, status, switchover, up
 from shoal.cli.printer import Printer
 from shoal.errors import ShoalError
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "import": import_.command,
     "proxy": proxy.command,
     "reload": reload.command,
+    "switchover": switchover.command,
     "demo": demo.command,
     "bench": bench.command,
 }

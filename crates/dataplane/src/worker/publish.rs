@@ -1,8 +1,10 @@
 //! Shows how things stand: what waits, what is sent, which servers are reached. Once a millisecond, when a
 //! round has written what it could; what a worker shows before it sleeps is how it stands.
 
+use std::sync::atomic::Ordering::Release;
+
 use super::Worker;
-use crate::backend::Load;
+use crate::backend::{Backend, Load};
 use crate::client::Gate;
 
 impl Worker {
@@ -19,7 +21,20 @@ impl Worker {
         for (shard, load) in loads.iter().enumerate() {
             self.publish_waiting(shard);
             self.publish_connections(shard, load);
+            self.publish_writing(shard);
         }
+        self.mailbox
+            .stats
+            .epoch
+            .store(self.snapshot.epoch, Release);
+    }
+
+    /// Whether a write may leave for the shard's master, or be there unanswered. While it has a lease one
+    /// may, whatever is out now; so nobody who asks later than that can take an old "no" for a new one.
+    fn publish_writing(&self, shard: usize) {
+        let out = |backend: &Backend| backend.shard == shard && backend.awaits_write();
+        let writing = self.lease_holds(shard) || self.backends.iter().any(|(_, it)| out(it));
+        self.shards[shard].counters.writing.set(u64::from(writing));
     }
 
     fn publish_waiting(&self, shard: usize) {

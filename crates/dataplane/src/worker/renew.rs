@@ -67,7 +67,6 @@ impl Worker {
                 Note::Broken { reader, target } => self.redirection_broken(reader, target),
             }
         }
-        self.mailbox.stats.epoch.set(self.snapshot.epoch);
     }
 
     fn same_pools(&self, next: &Snapshot) -> bool {

@@ -96,7 +96,8 @@ impl Worker {
         let own = |recent: &mut Box<Recent>| !recent.is_everywhere(shard, now, max_lag);
         // What is read while keys are watched must be as new as they are, and what is cached as new as the word
         // that it has changed, which is the master's.
-        let compares = client.watch.is_some() || client.tracking.is_some();
+        let tracks = client.tracking.as_ref().is_some_and(|it| it.mode.is_some());
+        let compares = client.watch.is_some() || tracks;
         if client.held > 0 || compares || client.recent.as_mut().is_none_or(own) {
             return None;
         }
