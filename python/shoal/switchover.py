@@ -140,7 +140,17 @@ class Holding:
         """Have them let go, to the new master if it is given; what a proxy says against it."""
         if self._keeper is not None:
             self._keeper.cancel()
-        return await self._at_all("DELETE", "" if to is None else f"?to={quote(str(to))}")
+        answers = await asyncio.gather(*(self._let_go(proxy, to) for proxy in self._proxies))
+        return [error for error in answers if error is not None]
+
+    async def _let_go(self, proxy: ProxyNode, to: Endpoint | None) -> SwitchoverError | None:
+        """What cannot be handed over, asked twice, is released: the proxy then waits for the sentinels' word."""
+        refused = None
+        for _ in range(0 if to is None else 2):
+            refused = await self._at(proxy, "DELETE", f"?to={quote(str(to))}")
+            if refused is None:
+                return None
+        return await self._at(proxy, "DELETE", "") or refused
 
     async def _keep(self) -> None:
         while True:
@@ -190,6 +200,8 @@ class Switchover:
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._servers: dict[RedisNode | SentinelNode, Server] = {}
         self._wrong: list[str] = []
+        self._refusals: list[str] = []
+        """What proxies said against the hand-over: it cost them a second, if all is well in the end."""
 
     async def run(self) -> list[str]:
         """Do it; gives what is not as it should be although the master was changed. SwitchoverError if it was not."""
@@ -308,7 +320,7 @@ class Switchover:
         self._undo.clear()
         async with self._step(f"writes released, to {plan.new.name}"):
             to = None if plan.coordinated else plan.new.endpoint
-            self._wrong += [error.what for error in await self._holding.release(to)]
+            self._refusals = [error.what for error in await self._holding.release(to)]
         for node, (before, _) in plan.priorities.items():
             self._undo.append(lambda node=node, before=before: self._set_priority(node, before))  # type: ignore[misc]
 
@@ -355,7 +367,8 @@ class Switchover:
         if not self.plan.coordinated:
             await self._wait_until_named()
         async with self._step("replicas and proxies are settled"):
-            self._wrong += await self._unsettled()
+            unsettled = await self._unsettled()
+            self._wrong += [*self._refusals, *unsettled] if unsettled else []
         with contextlib.suppress(SwitchoverError):  # a server without a file has nothing to write
             await self._servers[self.plan.old].ask(("CONFIG", "REWRITE"))
         return self._wrong

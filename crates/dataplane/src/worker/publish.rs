@@ -23,10 +23,7 @@ impl Worker {
             self.publish_connections(shard, load);
             self.publish_writing(shard);
         }
-        self.mailbox
-            .stats
-            .epoch
-            .store(self.snapshot.epoch, Release);
+        self.mailbox.stats.epoch.store(self.snapshot.epoch, Release);
     }
 
     /// Whether a write may leave for the shard's master, or be there unanswered. While it has a lease one
