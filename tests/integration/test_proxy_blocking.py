@@ -59,6 +59,21 @@ def waits(proxy: PlaneHost, count: int = 1) -> None:
     wait_until(lambda: sum(map(blocked, proxy.servers.values())) == count, 10, f"{count} requests to wait")
 
 
+@pytest.mark.parametrize("end", ["DEL {t}s", "SET {t}s v", "XGROUP DESTROY {t}s g"])
+def test_who_waits_for_a_stream_that_goes_is_told_as_by_the_server(proxy: PlaneHost, end: str) -> None:
+    def told(address: tuple[str, int]) -> Any:
+        with proxy.servers["a"].client() as direct:
+            direct.flushall()
+        with Wire(address) as waiter, Wire(address) as other:
+            assert waiter.call("XGROUP", "CREATE", "{t}s", "g", "$", "MKSTREAM") == "OK"
+            waiter.send(command("XREADGROUP", "GROUP", "g", "c", "BLOCK", "0", "STREAMS", "{t}s", ">"))
+            waits(proxy)
+            other.call(*end.split())
+            return waiter.reply()
+
+    assert told(proxy.address) == told((LOOPBACK, proxy.servers["a"].port))
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_who_waits_first_is_served_first_and_others_go_on(proxy: PlaneHost, protocol: int) -> None:
     order: list[tuple[int, bytes]] = []

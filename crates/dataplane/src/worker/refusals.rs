@@ -104,12 +104,16 @@ pub(super) fn is_replica(reply: &[u8]) -> bool {
     reply[0] == b'*' && first.starts_with(b"$5\r\nslave\r\n")
 }
 
+/// What a master that was demoted says to those that wait; one whose stream is gone is sent away with another text.
+const DEMOTED: &[u8] = b"-UNBLOCKED force unblock";
+
 /// Errors that say that a request was not executed, and would be by another or later master.
 pub(super) fn is_refusal(reply: &[u8]) -> bool {
-    matches!(
-        resp::error_code(reply),
-        Some(b"READONLY" | b"LOADING" | b"MASTERDOWN" | b"NOREPLICAS" | b"UNBLOCKED")
-    )
+    reply.starts_with(DEMOTED)
+        || matches!(
+            resp::error_code(reply),
+            Some(b"READONLY" | b"LOADING" | b"MASTERDOWN" | b"NOREPLICAS")
+        )
 }
 
 /// Errors of a node of a Redis Cluster, which has only some of the keys and names another node for the others.
