@@ -61,7 +61,7 @@ test: setup packages ## every test: Rust, then Python with real servers (PYTEST_
 	$(BIN)/pytest --all $(PYTEST_OPTIONS)
 
 .PHONY: soak
-soak: setup packages ## what takes longer than CI has time for: every client, and downloads of 100 MB
+soak: setup packages ## what takes longer than CI has time for: every client and application, and downloads of 150 MB
 	$(BIN)/pytest -m "soak or clients" $(PYTEST_OPTIONS)
 
 .PHONY: packages

@@ -356,7 +356,8 @@ async def _hold_taken(subject: Subject, request: Request) -> JSONResponse:
     if "master" not in wishes or not ttl.isdecimal():
         return JSONResponse({"error": "wanted are master and ttl_ms, and an owner"}, 400)
     try:
-        await subject.holds.take(request.path_params["id"], wishes["master"], wishes.get("owner", "")[:200], int(ttl))
+        owner, keep = wishes.get("owner", "")[:200], wishes.get("keep") == "1"
+        await subject.holds.take(request.path_params["id"], wishes["master"], owner, int(ttl), keep=keep)
     except HoldError as error:
         return _conflict(error)
     return JSONResponse({"node": subject.node, "held": wishes["master"]})

@@ -177,7 +177,8 @@ it was that came on a connection that clients share.
   What is read from such a shard in between is told to have changed right behind its reply. FLUSHALL is told once for
   each shard.
 - CLIENT TRACKING ON is answered once every shard that has a server tells of its changes, or with an error after
-  `hold.timeout`. The servers must be Redis 6 or newer, and let the proxy's user call CLIENT TRACKING.
+  `hold.timeout`. The servers must be Redis 6 or newer, and let the proxy's user call CLIENT TRACKING. Where a pool
+  reads from replicas, a client that tracks reads at the masters.
 - It is for the keys that a request names; a script that reads others has them not remembered.
 - What it costs: while a pool has clients that track, each worker that has some keeps one connection to each shard, on
   which that sends every key that is written, once (`CLIENT TRACKING ON BCAST`). Reads cost the servers nothing more.

@@ -107,10 +107,11 @@ class Holds:
         """The holds, by Sentinel's name of the master."""
         return {hold.name: hold for hold in self._holds.values()}
 
-    async def take(self, id_: str, name: str, owner: str, ttl_ms: int) -> None:
+    async def take(self, id_: str, name: str, owner: str, ttl_ms: int, *, keep: bool = False) -> None:
         """Hold the writes of this master, or keep a hold that was taken; returns when no write is on its way there.
 
-        HoldError says why not, and nothing is held then by this id.
+        HoldError says why not, and nothing is held then by this id. With `keep` a hold that has ended is such an error:
+        its owner must learn that writes went on.
         """
         if self._committed(name) is None:
             raise HoldError(f'this proxy knows no master "{name}", or several', hint="see /api/v1/topology")
@@ -120,6 +121,8 @@ class Holds:
         if hold is not None and hold.name == name:
             self._keep(hold, ttl_ms)
             return
+        if keep:
+            raise HoldError("there is no such hold any more: writes have gone on", hint="see the proxy's log")
         self._refuse_another(id_, name)
         timer = asyncio.get_running_loop().call_later(ttl_ms / 1000, self._end, id_, "expired")
         now_ns = self._now_ns()

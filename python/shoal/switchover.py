@@ -55,6 +55,7 @@ PRIORITY_LIMIT = 15.0
 """Sentinel asks a replica for its priority every 10 s."""
 NAMED_LIMIT = 4.0
 SETTLED_LIMIT = 20.0
+AGAIN = "try again, on a machine that is less busy"
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -127,14 +128,24 @@ class Holding:
         owner = f"{getpass.getuser()}@{socket.gethostname()}:{os.getpid()}"
         self._query = urlencode({"master": master, "owner": owner, "ttl_ms": MOST_MS})
         self._keeper: asyncio.Task[None] | None = None
-        self.lost: SwitchoverError | None = None
-        """Why a proxy does not hold any more."""
+        self._lost: SwitchoverError | None = None
+        self._until = 0.0
+        """So long (time.monotonic) every proxy holds for certain."""
 
     async def take(self) -> None:
         """Have every proxy hold; what some have begun when another refuses is for `release`."""
-        self._keeper = asyncio.create_task(self._keep())
+        began = time.monotonic()
         for error in await self._at_all("POST", f"?{self._query}"):
             raise error
+        self._until = began + MOST_MS / 1000
+        self._keeper = asyncio.create_task(self._keep())
+
+    def check(self) -> None:
+        """SwitchoverError if a proxy may have ended its hold, and so may have let writes go."""
+        if self._lost is not None:
+            raise self._lost
+        if time.monotonic() >= self._until:
+            raise SwitchoverError("this command stood still for so long that the holds have ended", hint=AGAIN)
 
     async def release(self, to: Endpoint | None = None) -> list[SwitchoverError]:
         """Have them let go, to the new master if it is given; what a proxy says against it."""
@@ -155,8 +166,12 @@ class Holding:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(KEEP_PERIOD)
-            for error in await self._at_all("POST", f"?{self._query}"):
-                self.lost = error
+            began = time.monotonic()
+            errors = await self._at_all("POST", f"?{self._query}&keep=1")
+            if errors:
+                self._lost = errors[0]
+            else:
+                self._until = began + MOST_MS / 1000
 
     async def _at_all(self, method: str, query: str) -> list[SwitchoverError]:
         answers = await asyncio.gather(*(self._at(proxy, method, query) for proxy in self._proxies))
@@ -200,6 +215,7 @@ class Switchover:
         self._undo: list[Callable[[], Awaitable[object]]] = []
         self._servers: dict[RedisNode | SentinelNode, Server] = {}
         self._wrong: list[str] = []
+        self._paused_until = float("inf")
         self._refusals: list[str] = []
         """What proxies said against the hand-over: it cost them a second, if all is well in the end."""
 
@@ -258,11 +274,10 @@ class Switchover:
         if not plan.coordinated:
             async with self._step(f"writes paused at {plan.old.name}"):
                 self._undo.append(lambda: self._servers[plan.old].ask(("CLIENT", "UNPAUSE")))
+                self._paused_until = time.monotonic() + plan.pause_ms / 1000
                 await self._servers[plan.old].ask(("CLIENT", "PAUSE", str(plan.pause_ms), "WRITE"))
             async with self._step(f"{plan.new.name} has everything"):
                 await self._offsets_equal()
-        if self._holding.lost is not None:
-            raise self._holding.lost
 
     async def _pass_over(self) -> None:
         for node, (before, during) in self.plan.priorities.items():
@@ -304,6 +319,9 @@ class Switchover:
         plan = self.plan
         leader = plan.sentinels[0]
         words = ("COORDINATED",) if plan.coordinated else ()
+        self._holding.check()
+        if time.monotonic() >= self._paused_until:
+            raise SwitchoverError(f"writes at {plan.old.name} are paused no more: it took too long", hint=AGAIN)
         self.final = True
         try:
             async with self._step(f"{leader.name} fails over"):
@@ -317,12 +335,13 @@ class Switchover:
             await self._demote()
         if plan.coordinated:
             await self._wait_until_named()  # the sentinel closes all connections to both before that
-        self._undo.clear()
+        self._undo = [
+            lambda node=node, before=before: self._set_priority(node, before)  # type: ignore[misc]
+            for node, (before, _) in plan.priorities.items()
+        ]
         async with self._step(f"writes released, to {plan.new.name}"):
             to = None if plan.coordinated else plan.new.endpoint
             self._refusals = [error.what for error in await self._holding.release(to)]
-        for node, (before, _) in plan.priorities.items():
-            self._undo.append(lambda node=node, before=before: self._set_priority(node, before))  # type: ignore[misc]
 
     async def _promoted(self, leader: SentinelNode) -> None:
         """Wait for the promotion; a failover that Sentinel has given up is an error."""

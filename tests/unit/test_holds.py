@@ -151,6 +151,16 @@ async def test_it_expires_unless_it_is_kept() -> None:
         await stage.holds.release("1", None)
 
 
+async def test_one_that_has_ended_is_not_kept() -> None:
+    stage = Stage()
+    await stage.holds.take("1", "one", "me", 1000)
+    await stage.holds.take("1", "one", "me", 1000, keep=True)
+    await stage.holds.release("1", None)
+    with pytest.raises(HoldError, match="no such hold any more"):
+        await stage.holds.take("1", "one", "me", 1000, keep=True)
+    assert stage.plane.routes[A] == Target(OLD, FAR)
+
+
 async def test_who_comes_second_is_told_who_holds_it() -> None:
     stage = Stage()
     await stage.holds.take("1", "one", "ann@here", 1000)

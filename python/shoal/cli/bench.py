@@ -54,14 +54,17 @@ class Show:
 def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     quick: Annotated[
         bool,
-        typer.Option("--quick", help="About three minutes; exits with 1 if CPU per request is far from a goal."),
+        typer.Option(
+            "--quick", help="About three minutes: six loads, pinned, beside Twemproxy; exits with 1 if a goal is far."
+        ),
     ] = False,
     full: Annotated[
         bool,
         typer.Option("--full", help=f"{CLOSE_ROUNDS} rounds where a goal is close to what is possible."),
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="ROW", help="Only this row; may be repeated.")
+        list[str] | None,
+        typer.Option("--only", metavar="ROW", help="Only this row, a name of --list; may be repeated."),
     ] = None,
     peers: Annotated[
         list[str] | None,
@@ -70,9 +73,11 @@ def command(  # noqa: PLR0913, PLR0917  a command's options are its parameters
     rounds: Annotated[
         int | None, typer.Option("--rounds", metavar="N", min=1, help=f"Rounds of each row, {ROUNDS} by default.")
     ] = None,
-    mode: Annotated[str | None, typer.Option("--mode", metavar="MODE", help="Only pinned, or only unpinned.")] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", metavar="MODE", help="pinned: the proxy alone on the last core; unpinned.")
+    ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=0, help="Shoal's workers, by default as many as usual.")
+        int, typer.Option("--workers", metavar="N", min=0, help="Shoal's threads; 0 is one for each core.")
     ] = 0,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Where results.json and index.html go.")

@@ -26,6 +26,23 @@ use crate::reactor::Handle;
 use crate::resp::RequestScan;
 
 impl Worker {
+    /// A request that waits begins once all before it is answered, and not for a client that has left, as nothing is
+    /// to be popped for nobody; what becomes of one that does not begin.
+    pub(super) fn not_alone(&mut self, handle: Handle) -> Option<Step> {
+        let Some(client) = self.client(handle) else {
+            return Some(Step::Taken);
+        };
+        if !client.slots.is_empty() {
+            client.gate = Gate::Full { resume_at: 0 };
+            return Some(Step::Kept);
+        }
+        if client.ended {
+            self.client_gone(handle);
+            return Some(Step::Taken);
+        }
+        None
+    }
+
     /// Sends a request that may wait, or keeps it until the client has a connection for it.
     pub(super) fn dispatch_blocking(
         &mut self,
@@ -46,17 +63,12 @@ impl Worker {
             }
         };
         let now = self.now.nanos;
+        if let Some(step) = self.not_alone(handle) {
+            return step;
+        }
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
-        if !client.slots.is_empty() {
-            client.gate = Gate::Full { resume_at: 0 };
-            return Step::Kept;
-        }
-        if client.ended {
-            self.client_gone(handle); // nothing is popped for nobody
-            return Step::Taken;
-        }
         let (lane, protocol) = (client.lane, client.lane.protocol);
         let waits = match &client.blocking {
             Some(waits) if !waits.is_sent() => waits,

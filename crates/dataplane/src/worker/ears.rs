@@ -17,11 +17,7 @@ use crate::inflight::{Owner, WHOLE};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
 use crate::route::write_argument;
-use crate::snapshot::{NANOS_A_MILLI, Nanos};
 use crate::subscriptions::{Ear, Move, Subscriptions};
-
-/// An ear that is lost sooner than this is not opened again at once.
-const SHORT_LIFE: Nanos = 100 * NANOS_A_MILLI;
 
 impl Worker {
     /// Says to the ears that are open what is to be subscribed to and what not; one that is not yet will be told
@@ -64,11 +60,7 @@ impl Worker {
     /// An ear was lost: it is opened again. Where there will be no other server, what is asked there is refused.
     pub(super) fn lose_ear(&mut self, backend: &Backend, handle: Handle, loss: &Loss) {
         let shard = backend.shard;
-        self.note_failure(shard, loss, backend.begun);
-        let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
-        let lived = self.now.nanos.saturating_sub(backend.begun);
-        let served = made && lived >= SHORT_LIFE;
-        let retry_ms = (!served).then(|| self.shards[shard].next_retry(self.now.millis));
+        let (made, retry_ms) = self.note_listener_lost(backend, loss);
         let subscriptions = self.client(handle).and_then(|it| it.subscriptions.as_mut());
         if let Some(ear) = subscriptions.and_then(|it| it.ear_mut(shard))
             && ear.backend == Some(backend.handle)

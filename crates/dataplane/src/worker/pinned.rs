@@ -22,8 +22,11 @@ use crate::command::Access;
 use crate::inflight::{Owner, Slot, WHOLE};
 use crate::lane::LaneKey;
 use crate::reactor::Handle;
+use crate::snapshot::{NANOS_A_MILLI, Nanos};
 use crate::socket;
 
+/// A connection on which the proxy listens that is lost sooner than this is not opened again at once.
+const SHORT_LIFE: Nanos = 100 * NANOS_A_MILLI;
 /// Connections of the process that clients may have to themselves.
 const MOST_PINNED: usize = 4096;
 /// The same of subscribers, which have one for each shard and keep it.
@@ -44,6 +47,22 @@ pub(super) enum Own {
 }
 
 impl Worker {
+    /// Notes that a connection on which the proxy listens was lost: whether it had been made, and when it is due again
+    /// if not at once.
+    pub(super) fn note_listener_lost(
+        &mut self,
+        backend: &Backend,
+        loss: &Loss,
+    ) -> (bool, Option<u32>) {
+        let shard = backend.shard;
+        self.note_failure(shard, loss, backend.begun);
+        let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
+        let lived = self.now.nanos.saturating_sub(backend.begun);
+        let served = made && lived >= SHORT_LIFE;
+        let retry_ms = (!served).then(|| self.shards[shard].next_retry(self.now.millis));
+        (made, retry_ms)
+    }
+
     /// A connection of one's own to this shard: that which the client `has`, a spare one, or one that is opened
     /// now. Whoever asks keeps its name.
     pub(super) fn pin(

@@ -207,7 +207,7 @@ impl Worker {
             return;
         };
         let (shard, more) = (backend.shard, backend.has_inflight());
-        self.answered(shard, false);
+        self.answered(shard, true);
         if !more {
             self.conclude(handle);
         }

@@ -245,8 +245,14 @@ impl Worker {
             .map(|(_, backend)| backend)
             .filter(|backend| match (backend.pin, backend.waited_ms(millis)) {
                 (Pin::Replica(id), Some(waited)) if backend.phase == Phase::Ready => {
-                    let given_up = waited >= PATIENCE_MS && is_over(backend, id);
-                    backend.stream.is_none() && (given_up || is_late(backend, waited))
+                    // One that sends a long reply says something as long as it goes on.
+                    let silent = millis.wrapping_sub(backend.heard_ms);
+                    let waited = if backend.stream.is_some() {
+                        silent
+                    } else {
+                        waited
+                    };
+                    waited >= PATIENCE_MS && is_over(backend, id) || is_late(backend, waited)
                 }
                 _ => false,
             })

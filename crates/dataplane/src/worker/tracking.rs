@@ -248,10 +248,18 @@ impl Worker {
             if broadcast {
                 return tracking.wishes(key) && !tracker.watches(key);
             }
-            evicted.extend(tracker.table.note(key, handle));
+            let clients = &self.clients;
+            let is_there = |reader: Handle| {
+                let client = clients.get(reader.index as usize);
+                client.is_some_and(|client| client.handle == reader)
+            };
+            evicted.extend(tracker.table.note(key, handle, is_there));
             !tracker.watches(key)
         });
         for (key, readers) in evicted {
+            if readers.contains(&handle) {
+                keys.push(key.clone()); // this very request may read it
+            }
             for reader in readers {
                 self.invalidate(reader, &Change::of([&key[..]]));
             }

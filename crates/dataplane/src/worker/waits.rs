@@ -50,17 +50,12 @@ impl Worker {
         merge: Merge,
         request: Request<'_>,
     ) -> Step {
+        if let Some(step) = self.not_alone(handle) {
+            return step;
+        }
         let Some(client) = self.client(handle) else {
             return Step::Taken;
         };
-        if !client.slots.is_empty() {
-            client.gate = Gate::Full { resume_at: 0 };
-            return Step::Kept;
-        }
-        if client.ended {
-            self.client_gone(handle);
-            return Step::Taken;
-        }
         let (lane, writes) = (client.lane, client.writes);
         let of_pool = &self.snapshot.pools[pool].shards;
         if let Some(&lost) = of_pool.iter().find(|&&shard| writes.is_lost(shard)) {

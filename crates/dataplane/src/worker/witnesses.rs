@@ -22,7 +22,7 @@ use crate::command::Access;
 use crate::inflight::Owner;
 use crate::lane::{LaneKey, Protocol};
 use crate::reactor::Handle;
-use crate::snapshot::{NANOS_A_MILLI, Nanos};
+use crate::resp;
 use crate::tracking::{Witness, hear_change};
 
 const TELL: &[u8] = b"*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nBCAST\r\n";
@@ -31,8 +31,6 @@ const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 /// A witness that says nothing for so long is asked whether it is there, and given up when it says nothing then.
 const QUIET_MS: u32 = 1000;
 const SILENT_MS: u32 = 3000;
-/// One that is lost sooner than this is not opened again at once.
-const SHORT_LIFE: Nanos = 100 * NANOS_A_MILLI;
 
 impl Worker {
     /// What is due for witnesses: another ring to be followed, connections to be opened, what was asked too long ago.
@@ -59,7 +57,7 @@ impl Worker {
         let (mut shut, mut open) = (Vec::new(), Vec::new());
         for witness in &tracker.witnesses {
             match witness.backend {
-                Some(backend) if witness.armed => open.push(backend),
+                Some(backend) => open.push(backend),
                 None if witness.retry_ms.is_none_or(|at| self.due(at)) => shut.push(witness.shard),
                 _ => {}
             }
@@ -80,6 +78,9 @@ impl Worker {
         let Some(backend) = self.backend(handle) else {
             return;
         };
+        if backend.phase != Phase::Ready {
+            return;
+        }
         let quiet = millis.wrapping_sub(backend.heard_ms);
         if quiet >= SILENT_MS && backend.has_inflight() {
             let text = format!("no answer for {:.1} s", f64::from(quiet) / 1e3);
@@ -140,16 +141,22 @@ impl Worker {
             let loss = Loss::Unfit("a reply that nobody had asked for".to_owned());
             return self.lose_backend(handle, &loss);
         }
-        if frame[0] == b'-' {
-            return self.witness_refused(handle, pool, frame);
+        self.answered(shard, true);
+        if self.witness_mut(shard).is_none_or(|witness| witness.armed) {
+            return; // any answer to PING shows that it is there
         }
-        self.answered(shard, false);
-        if let Some(witness) = self.witness_mut(shard)
-            && !witness.armed
-        {
-            witness.armed = true;
-            self.invalidate_all(pool);
-            self.conclude_tracking(pool);
+        match resp::error_code(frame) {
+            None => {
+                if let Some(witness) = self.witness_mut(shard) {
+                    witness.armed = true;
+                }
+                self.invalidate_all(pool);
+                self.conclude_tracking(pool);
+            }
+            Some(b"BUSY" | b"MISCONF" | b"LOADING" | b"MASTERDOWN") => {
+                self.lose_backend(handle, &Loss::Ours("its server cannot tell of changes now"));
+            }
+            Some(_) => self.witness_refused(handle, pool, frame),
         }
     }
 
@@ -168,11 +175,7 @@ impl Worker {
     /// A witness was lost: what it would have told is not known. It is opened again.
     pub(super) fn lose_witness(&mut self, backend: &Backend, loss: &Loss) {
         let shard = backend.shard;
-        self.note_failure(shard, loss, backend.begun);
-        let made = !matches!(backend.phase, Phase::Connecting | Phase::Greeting);
-        let lived = self.now.nanos.saturating_sub(backend.begun);
-        let served = made && lived >= SHORT_LIFE;
-        let retry_ms = (!served).then(|| self.shards[shard].next_retry(self.now.millis));
+        let (made, retry_ms) = self.note_listener_lost(backend, loss);
         self.witness_gone(backend, retry_ms);
         if self.shards[shard].fixed && !made {
             let line = format!("-ERR {}\r\n", loss.reason());
