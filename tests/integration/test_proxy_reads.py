@@ -228,7 +228,6 @@ def test_a_transaction_and_what_is_read_while_keys_are_watched_are_the_masters(s
 
 def test_what_is_read_to_be_cached_is_the_masters(scene: Scene) -> None:
     with scene.wire() as wire:
-        assert wire.call("HELLO", "3")
         assert scene.who(wire) == "replica0"
         assert wire.call("CLIENT", "TRACKING", "ON") == "OK"
         assert scene.who(wire) == "master"
